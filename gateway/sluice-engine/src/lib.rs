@@ -1,0 +1,16 @@
+//! The mechanisms of the gateway, without the gateway.
+//!
+//! The promise of this crate: no I/O, no clock, no runtime, no logging, no global state. Each
+//! mechanism reads *rules × cell × now → verdict*. Rules are immutable settings, compiled by the
+//! caller from a configuration. Cells hold observations and nothing else, so they live on when the
+//! rules are exchanged by a reload. Time comes in as a [`moment::Moment`] and randomness as a number,
+//! so that every verdict can be repeated in a test.
+//!
+//! | module | decides |
+//! |---|---|
+//!
+//! The one rule: nothing here may learn of HTTP libraries, sockets or configuration formats. Lookup
+//! paths do not allocate, and locks are held for a few lines.
+#![warn(missing_docs)]
+
+pub mod moment;
