@@ -8,9 +8,11 @@
 //!
 //! | module | decides |
 //! |---|---|
+//! | [`canon`] | what a request path really names, or that it names nothing |
 //!
 //! The one rule: nothing here may learn of HTTP libraries, sockets or configuration formats. Lookup
 //! paths do not allocate, and locks are held for a few lines.
 #![warn(missing_docs)]
 
+pub mod canon;
 pub mod moment;
