@@ -9,10 +9,14 @@
 //! | module | decides |
 //! |---|---|
 //! | [`canon`] | what a request path really names, or that it names nothing |
+//! | [`cidr`] | whether an address is in a set, and whether it may pass |
+//! | [`forwarded`] | whose address a request came from, behind trusted proxies |
 //!
 //! The one rule: nothing here may learn of HTTP libraries, sockets or configuration formats. Lookup
 //! paths do not allocate, and locks are held for a few lines.
 #![warn(missing_docs)]
 
 pub mod canon;
+pub mod cidr;
+pub mod forwarded;
 pub mod moment;
