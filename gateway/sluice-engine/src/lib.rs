@@ -11,6 +11,7 @@
 //! | [`canon`] | what a request path really names, or that it names nothing |
 //! | [`cidr`] | whether an address is in a set, and whether it may pass |
 //! | [`forwarded`] | whose address a request came from, behind trusted proxies |
+//! | [`window`] | whether a hit is within a rate |
 //!
 //! The one rule: nothing here may learn of HTTP libraries, sockets or configuration formats. Lookup
 //! paths do not allocate, and locks are held for a few lines.
@@ -20,3 +21,4 @@ pub mod canon;
 pub mod cidr;
 pub mod forwarded;
 pub mod moment;
+pub mod window;
