@@ -12,13 +12,16 @@
 //! | [`cidr`] | whether an address is in a set, and whether it may pass |
 //! | [`forwarded`] | whose address a request came from, behind trusted proxies |
 //! | [`window`] | whether a hit is within a rate |
+//! | [`breaker`] | whether an endpoint may be called |
 //!
 //! The one rule: nothing here may learn of HTTP libraries, sockets or configuration formats. Lookup
 //! paths do not allocate, and locks are held for a few lines.
 #![warn(missing_docs)]
 
+pub mod breaker;
 pub mod canon;
 pub mod cidr;
 pub mod forwarded;
 pub mod moment;
+mod ring;
 pub mod window;
