@@ -13,11 +13,13 @@
 //! | [`forwarded`] | whose address a request came from, behind trusted proxies |
 //! | [`window`] | whether a hit is within a rate |
 //! | [`breaker`] | whether an endpoint may be called |
+//! | [`balance`] | which endpoint to call |
 //!
 //! The one rule: nothing here may learn of HTTP libraries, sockets or configuration formats. Lookup
 //! paths do not allocate, and locks are held for a few lines.
 #![warn(missing_docs)]
 
+pub mod balance;
 pub mod breaker;
 pub mod canon;
 pub mod cidr;
