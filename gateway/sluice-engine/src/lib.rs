@@ -14,6 +14,7 @@
 //! | [`window`] | whether a hit is within a rate |
 //! | [`breaker`] | whether an endpoint may be called |
 //! | [`balance`] | which endpoint to call |
+//! | [`template`] | how a text with holes is filled |
 //!
 //! The one rule: nothing here may learn of HTTP libraries, sockets or configuration formats. Lookup
 //! paths do not allocate, and locks are held for a few lines.
@@ -26,4 +27,5 @@ pub mod cidr;
 pub mod forwarded;
 pub mod moment;
 mod ring;
+pub mod template;
 pub mod window;
