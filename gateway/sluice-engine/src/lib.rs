@@ -15,6 +15,7 @@
 //! | [`breaker`] | whether an endpoint may be called |
 //! | [`balance`] | which endpoint to call |
 //! | [`template`] | how a text with holes is filled |
+//! | [`trace`] | where a request stands in a distributed trace |
 //!
 //! The one rule: nothing here may learn of HTTP libraries, sockets or configuration formats. Lookup
 //! paths do not allocate, and locks are held for a few lines.
@@ -28,4 +29,5 @@ pub mod forwarded;
 pub mod moment;
 mod ring;
 pub mod template;
+pub mod trace;
 pub mod window;
