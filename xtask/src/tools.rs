@@ -1,0 +1,177 @@
+//! The programs that tests run beside the gateway, and whether this machine has them.
+//!
+//! Holds the list and the check; how Debian's packages are fetched is left to `debian`. A program
+//! counts as present only when it has answered with its version: a file that lacks its libraries
+//! would make tests fail with a riddle. Nothing here may leave a service running.
+
+mod debian;
+
+use crate::shell::{Failure, Shell};
+
+/// A program that tests run, and how Debian and Ubuntu package it.
+struct Tool {
+    name: &'static str,
+    /// Makes the program print its version and exit with 0.
+    asks_version: &'static str,
+    wanted_by: &'static str,
+    /// What a person installs to get the program.
+    package: &'static str,
+    source: Source,
+}
+
+/// How a missing program is fetched without starting a service.
+enum Source {
+    /// The package holds plain programs and is installed.
+    Install(&'static [&'static str]),
+    /// The package would start a service when installed: it is unpacked under `target/tools`
+    /// after installing packages that bring the shared libraries and start nothing.
+    Unpack {
+        packages: &'static [&'static str],
+        program: &'static str,
+        libraries: &'static [&'static str],
+    },
+}
+
+const TOOLS: [Tool; 4] = [
+    Tool {
+        name: "redis-server",
+        asks_version: "--version",
+        wanted_by: "limits shared through Redis",
+        package: "redis-server",
+        // The program is a link to redis-check-rdb, which the package redis-tools holds.
+        source: Source::Unpack {
+            packages: &["redis-server", "redis-tools"],
+            program: "usr/bin/redis-server",
+            libraries: &["redis-tools"],
+        },
+    },
+    Tool {
+        name: "promtool",
+        asks_version: "--version",
+        wanted_by: "checks of metric names and alert rules",
+        package: "prometheus",
+        source: Source::Unpack {
+            packages: &["prometheus"],
+            program: "usr/bin/promtool",
+            libraries: &[],
+        },
+    },
+    Tool {
+        name: "openssl",
+        asks_version: "version",
+        wanted_by: "TLS handshakes from another implementation",
+        package: "openssl",
+        source: Source::Install(&["openssl"]),
+    },
+    Tool {
+        name: "curl",
+        asks_version: "--version",
+        wanted_by: "the command lines of the README",
+        package: "curl",
+        source: Source::Install(&["curl", "ca-certificates"]),
+    },
+];
+
+/// How many characters of a program's own words about its version are shown.
+const SAID: usize = 48;
+
+/// Makes sure that every program is there, fetching the missing ones where that is possible.
+pub(crate) fn ensure(shell: &Shell) -> Result<(), Failure> {
+    let missing = look(shell);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !debian::may_install(shell) {
+        return Err(Failure(advice(&missing)));
+    }
+    for tool in &missing {
+        shell.say(&format!("xtask tools: fetching {}", tool.name));
+        debian::fetch(shell, tool)?;
+    }
+    let missing = look(shell);
+    if missing.is_empty() { Ok(()) } else { Err(Failure(advice(&missing))) }
+}
+
+/// Says which programs are there, changing nothing.
+pub(crate) fn check(shell: &Shell) -> Result<(), Failure> {
+    let missing = look(shell);
+    if missing.is_empty() { Ok(()) } else { Err(Failure(advice(&missing))) }
+}
+
+/// Prints one line for each program and gives back those that do not answer.
+fn look(shell: &Shell) -> Vec<&'static Tool> {
+    let mut missing = Vec::new();
+    for tool in &TOOLS {
+        match version(shell, tool) {
+            Some(said) => shell.say(&format!("xtask tools: {:<12} {said}", tool.name)),
+            None => {
+                shell.say(&format!("xtask tools: {:<12} missing", tool.name));
+                missing.push(tool);
+            }
+        }
+    }
+    missing
+}
+
+/// The place of a program and how it introduces itself, when it runs at all.
+fn version(shell: &Shell, tool: &Tool) -> Option<String> {
+    let place = shell.find(tool.name)?;
+    let mut command = shell.command(&place);
+    command.arg(tool.asks_version);
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    let said = String::from_utf8_lossy(&said);
+    let said: String = said.lines().next()?.trim().chars().take(SAID).collect();
+    Some(format!("{}  ({said})", place.display()))
+}
+
+fn advice(missing: &[&Tool]) -> String {
+    let mut text = String::from("these programs are needed by tests and do not run here:\n");
+    for tool in missing {
+        text.push_str(&format!(
+            "  {:<12} for {} (Debian package: {})\n",
+            tool.name, tool.wanted_by, tool.package
+        ));
+    }
+    let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+    text.push_str(
+        "On Debian or Ubuntu `cargo xtask tools` fetches them when run as root. By hand,\n",
+    );
+    text.push_str("which may start their services:\n");
+    text.push_str(&format!(
+        "  apt-get update && apt-get install --no-install-recommends {}\n",
+        packages.join(" ")
+    ));
+    text.push_str("Elsewhere, install them by the system's own means and put them on PATH.");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_names_every_program_and_one_command() {
+        let all: Vec<&Tool> = TOOLS.iter().collect();
+        let text = advice(&all);
+        for tool in &TOOLS {
+            assert!(text.contains(tool.name) && text.contains(tool.wanted_by), "{text}");
+        }
+        assert!(text.contains("--no-install-recommends redis-server prometheus openssl curl"));
+    }
+
+    #[test]
+    fn a_program_that_fails_counts_as_missing() {
+        let shell = Shell::new(None, Some("/bin:/usr/bin".into()), None);
+        let tool = |name, asks_version| Tool {
+            name,
+            asks_version,
+            wanted_by: "a test",
+            package: "coreutils",
+            source: Source::Install(&[]),
+        };
+        assert!(version(&shell, &tool("false", "")).is_none());
+        assert!(version(&shell, &tool("no-such-program-anywhere", "")).is_none());
+        assert!(version(&shell, &tool("ls", "--version")).unwrap().contains("/ls  ("));
+    }
+}
