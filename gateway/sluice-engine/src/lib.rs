@@ -9,6 +9,7 @@
 //! | module | decides |
 //! |---|---|
 //! | [`canon`] | what a request path really names, or that it names nothing |
+//! | [`matcher`] | which route a request takes |
 //! | [`cidr`] | whether an address is in a set, and whether it may pass |
 //! | [`forwarded`] | whose address a request came from, behind trusted proxies |
 //! | [`window`] | whether a hit is within a rate |
@@ -26,6 +27,7 @@ pub mod breaker;
 pub mod canon;
 pub mod cidr;
 pub mod forwarded;
+pub mod matcher;
 pub mod moment;
 mod ring;
 pub mod template;
