@@ -84,6 +84,16 @@ fn old_failures_are_forgotten() {
 }
 
 #[test]
+fn failures_from_before_opening_are_not_held_against_a_closed_breaker() {
+    let rules = rate_rules();
+    let cell = opened(&rules);
+    let rules = Rules { half_open_requests: 1, ..rules };
+    assert_eq!(call(&cell, &rules, at(5), Outcome::Success).unwrap().to, State::Closed);
+    assert_eq!(cell.snapshot(&rules, at(5)).requests, 0);
+    assert_eq!(call(&cell, &rules, at(5), Outcome::Failure), None);
+}
+
+#[test]
 fn exactly_the_asked_number_of_trials_run_and_all_must_pass() {
     let rules = streak_rules();
     let cell = opened(&rules);

@@ -220,7 +220,6 @@ impl<'t> Search<'t, '_> {
         {
             return Some(found);
         }
-        self.prefixes.clear();
         if !table.trie.is_empty()
             && let Some(found) = table.trie.walk(path, self)
         {
@@ -233,6 +232,7 @@ impl<'t> Search<'t, '_> {
                 return Some(found);
             }
         }
+        // Taken out, so that the next host's table begins with none.
         std::mem::take(&mut self.prefixes).into_iter().find_map(|(_, routes)| self.first(routes))
     }
 

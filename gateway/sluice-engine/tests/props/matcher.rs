@@ -41,6 +41,7 @@ struct Asked {
 const PATTERN_HOSTS: [&str; 6] = ["a.com", "b.a.com", "*.a.com", "*.com", "*.b.a.com", "org"];
 const HOSTS: [&str; 7] = ["a.com", "b.a.com", "x.a.com", "c.b.a.com", "org", "com", ""];
 const METHODS: [&str; 5] = ["GET", "HEAD", "POST", "DELETE", "LOCK"];
+const EXPRESSIONS: [&str; 3] = ["/a.*", "/.*b", "/a|/b"];
 const HEADERS: [&str; 2] = ["x-one", "x-two"];
 
 fn any_of(words: &'static [&'static str], most: usize) -> BoxedStrategy<Vec<&'static str>> {
@@ -56,7 +57,7 @@ fn plain_path() -> impl Strategy<Value = Path> {
             }
             Path::Segments { segments, below }
         });
-    let regex = proptest::sample::select(vec!["/a.*", "/.*b", "/a|/b"]).prop_map(Path::Regex);
+    let regex = proptest::sample::select(&EXPRESSIONS[..]).prop_map(Path::Regex);
     prop_oneof![6 => segments, 1 => regex]
 }
 
@@ -341,6 +342,21 @@ proptest! {
         tail in proptest::sample::select(vec!["a", "b"]),
     ) {
         check(&routes, &Asked { segments: vec!["a", tail], ..asked })?;
+    }
+
+    /// Expressions overlap, and stand where their first route stands, whatever its host.
+    #[test]
+    fn expressions_agree_too(
+        routes in proptest::collection::vec(
+            (plain(), proptest::sample::select(&EXPRESSIONS[..])).prop_map(|(plain, expression)| {
+                Plain { path: Path::Regex(expression), ..plain }
+            }),
+            1..12,
+        ),
+        asked in asked(),
+        path in proptest::sample::select(vec![vec!["a", "b"], vec!["a"], vec!["b"]]),
+    ) {
+        check(&routes, &Asked { segments: path, ..asked })?;
     }
 
     /// Where every route has one host at most, the first of the order that matches wholly wins.

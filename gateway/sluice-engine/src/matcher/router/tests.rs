@@ -118,6 +118,14 @@ fn kinds_of_path_come_in_order() {
 }
 
 #[test]
+fn expressions_stand_where_their_first_route_stands() {
+    let router = router(&["b.com~/a.*", "a.com~/.*b", "a.com~/a.*", "a.com~/[ab]*"]);
+    assert_eq!(winner(&router, "GET a.com/ab"), Some(2));
+    assert_eq!(winner(&router, "GET a.com/bb"), Some(1));
+    assert_eq!(winner(&router, "GET a.com/ba"), Some(3));
+}
+
+#[test]
 fn the_trie_backs_out_of_a_literal_branch() {
     let router = router(&["/users/**", "/users/{name}/posts", "/users/me/{x}/y", "/{a}/me/posts"]);
     assert_eq!(winner(&router, "GET /users/me/posts"), Some(1));
