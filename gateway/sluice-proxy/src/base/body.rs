@@ -1,0 +1,322 @@
+//! The two bodies a request has: [`Upload`] goes from the client to the service, [`Body`] from the
+//! service (or the gateway itself) to the client. Both stream; both count; both give up when the
+//! other side stalls. Whoever must know how a response ended hands in an [`Ending`].
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use super::clock;
+use super::fault::Fault;
+
+/// What a body read can fail with; hyper only needs to know that it failed.
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How a response ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The last byte was handed over.
+    Complete,
+    /// The service broke off, stalled, or sent something malformed.
+    Failed,
+    /// Dropped before the end: the client went away.
+    Abandoned,
+}
+
+/// Told once how a response ended, and how many body bytes it had.
+pub(crate) trait Ending {
+    /// Called exactly once.
+    fn ended(self: Box<Self>, end: End, bytes: u64);
+}
+
+// === Body ===
+
+/// A response body.
+pub(crate) struct Body {
+    inner: Inner,
+    bytes: u64,
+    ending: Option<Box<dyn Ending>>,
+    /// The answer has no body by its nature (HEAD, 304), so dropping it unread is its end.
+    bodiless: bool,
+}
+
+enum Inner {
+    Empty,
+    Full(Bytes),
+    Stream(Stalling),
+}
+
+/// An incoming body that fails when nothing arrives for `idle`.
+struct Stalling {
+    incoming: Incoming,
+    idle: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Body {
+    pub(crate) fn empty() -> Self {
+        Self::of(Inner::Empty)
+    }
+
+    pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
+        Self::of(Inner::Full(bytes.into()))
+    }
+
+    /// The body of an upstream answer; fails when it stalls for `idle`.
+    pub(crate) fn stream(incoming: Incoming, idle: Duration) -> Self {
+        if http_body::Body::is_end_stream(&incoming) {
+            return Self::empty();
+        }
+        Self::of(Inner::Stream(Stalling { incoming, idle, sleep: None }))
+    }
+
+    fn of(inner: Inner) -> Self {
+        Self { inner, bytes: 0, ending: None, bodiless: false }
+    }
+
+    /// Reports the end to `ending`, at once if there is nothing to send.
+    pub(crate) fn ending(mut self, ending: Box<dyn Ending>, bodiless: bool) -> Self {
+        self.ending = Some(ending);
+        self.bodiless = bodiless;
+        self
+    }
+
+    fn finish(&mut self, end: End) {
+        if let Some(ending) = self.ending.take() {
+            ending.ended(end, self.bytes);
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let polled = match &mut this.inner {
+            Inner::Empty => Poll::Ready(None),
+            Inner::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.inner = Inner::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Inner::Stream(stream) => stream.poll(cx),
+        };
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    this.bytes = this.bytes.saturating_add(data.len() as u64);
+                }
+                if http_body::Body::is_end_stream(this) {
+                    this.finish(End::Complete);
+                }
+            }
+            Poll::Ready(None) => this.finish(End::Complete),
+            Poll::Ready(Some(Err(_))) => this.finish(End::Failed),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.inner {
+            Inner::Empty => true,
+            Inner::Full(bytes) => bytes.is_empty(),
+            Inner::Stream(stream) => http_body::Body::is_end_stream(&stream.incoming),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Inner::Empty => SizeHint::with_exact(0),
+            Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inner::Stream(stream) => http_body::Body::size_hint(&stream.incoming),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let whole = self.bodiless || http_body::Body::is_end_stream(self);
+        self.finish(if whole { End::Complete } else { End::Abandoned });
+    }
+}
+
+impl Stalling {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.sleep = None;
+                Poll::Ready(Some(Ok(match frame.into_trailers() {
+                    Ok(trailers) => Frame::trailers(response_trailers(trailers)),
+                    Err(data) => data,
+                })))
+            }
+            Poll::Ready(other) => Poll::Ready(other.map(|r| r.map_err(Into::into))),
+            Poll::Pending if stalled(&mut self.sleep, self.idle, cx) => {
+                Poll::Ready(Some(Err(Fault::UpstreamTimeout.into())))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+use http_body::Body as _;
+
+// === Upload ===
+
+/// A request body on its way to the service.
+pub(crate) struct Upload {
+    incoming: Option<Incoming>,
+    idle: Duration,
+    limit: u64,
+    meter: Rc<Meter>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+/// What is known about a request body from outside, while hyper holds it.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    /// Bytes read from the client so far.
+    pub(crate) bytes: Cell<u64>,
+    /// Whether it is the client who keeps everybody waiting.
+    pub(crate) waiting: Cell<bool>,
+    /// Why it failed, if it did.
+    pub(crate) fault: Cell<Option<Fault>>,
+}
+
+impl Upload {
+    /// No body.
+    pub(crate) fn empty() -> Self {
+        Self { incoming: None, idle: Duration::ZERO, limit: 0, meter: Rc::default(), sleep: None }
+    }
+
+    /// A body of at most `limit` bytes that may pause for `idle` at most.
+    pub(crate) fn stream(incoming: Incoming, limit: u64, idle: Duration, meter: Rc<Meter>) -> Self {
+        Self { incoming: Some(incoming), idle, limit, meter, sleep: None }
+    }
+
+    fn fail(&self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.meter.fault.set(Some(fault));
+        Poll::Ready(Some(Err(fault.into())))
+    }
+
+    fn admit(&self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match frame.into_data() {
+            Ok(data) => {
+                let bytes = self.meter.bytes.get().saturating_add(data.len() as u64);
+                self.meter.bytes.set(bytes);
+                if bytes > self.limit {
+                    return self.fail(Fault::BodyTooLarge);
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Err(frame) => match frame.into_trailers() {
+                Ok(trailers) => Poll::Ready(Some(Ok(Frame::trailers(request_trailers(trailers))))),
+                Err(_) => self.fail(Fault::BodyBroken),
+            },
+        }
+    }
+}
+
+impl http_body::Body for Upload {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        let polled = Pin::new(incoming).poll_frame(cx);
+        this.meter.waiting.set(polled.is_pending());
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.sleep = None;
+                this.admit(frame)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let gone =
+                    error.is_canceled() || error.is_incomplete_message() || error.is_closed();
+                this.fail(if gone { Fault::ClientGone } else { Fault::BodyBroken })
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending if stalled(&mut this.sleep, this.idle, cx) => {
+                this.fail(Fault::BodyTimeout)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
+    }
+}
+
+// === What both share ===
+
+/// Arms the timer on the first pause and tells whether it has run out. A body that never pauses
+/// never pays for a timer.
+fn stalled(sleep: &mut Option<Pin<Box<Sleep>>>, idle: Duration, cx: &mut Context<'_>) -> bool {
+    let sleep = sleep.get_or_insert_with(|| {
+        Box::pin(tokio::time::sleep_until(clock::deadline(clock::now().after(idle))))
+    });
+    sleep.as_mut().poll(cx).is_ready()
+}
+
+/// Trailers that may travel to a service: gRPC's own. Others could be taken for header fields by a
+/// service that merges them (RFC 9110 section 6.5.1).
+fn request_trailers(trailers: HeaderMap) -> HeaderMap {
+    keep(trailers, |name| name.as_str().starts_with("grpc-"))
+}
+
+/// Trailers that may travel to a client: all but those that frame, route or authenticate.
+fn response_trailers(trailers: HeaderMap) -> HeaderMap {
+    const NEVER: [HeaderName; 14] = [
+        http::header::AUTHORIZATION,
+        http::header::CONNECTION,
+        http::header::CONTENT_ENCODING,
+        http::header::CONTENT_LENGTH,
+        http::header::CONTENT_RANGE,
+        http::header::CONTENT_TYPE,
+        http::header::COOKIE,
+        http::header::HOST,
+        http::header::LOCATION,
+        http::header::SET_COOKIE,
+        http::header::TE,
+        http::header::TRAILER,
+        http::header::TRANSFER_ENCODING,
+        http::header::UPGRADE,
+    ];
+    keep(trailers, |name| !NEVER.contains(name))
+}
+
+fn keep(trailers: HeaderMap, wanted: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+    if trailers.keys().all(&wanted) {
+        return trailers;
+    }
+    let mut kept = HeaderMap::new();
+    for (name, value) in &trailers {
+        if wanted(name) {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    kept
+}

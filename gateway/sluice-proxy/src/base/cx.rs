@@ -1,0 +1,255 @@
+//! [`Cx`]: the facts of one request, passed by `&mut` along its way. Each field's doc names its single
+//! writer. There is no bag of extensions: a fact that is missing is a compile error.
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use sluice_engine::matcher::MethodSet;
+
+use super::body::Meter;
+use super::clock::Moment;
+use super::clocks::Clocks;
+use super::fault::Fault;
+use super::respond::Envelope;
+
+/// Facts of a client connection; written by `doors::accept`, shared by its requests.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// The other end of the socket.
+    pub(crate) address: SocketAddr,
+    /// `address` as a field value, made once for `X-Forwarded-For`.
+    pub(crate) address_value: HeaderValue,
+    /// Name of the listener.
+    pub(crate) listener: Arc<str>,
+    /// Port of the listener, for `X-Forwarded-Port`.
+    pub(crate) port_value: HeaderValue,
+    /// Largest pause within a request body.
+    pub(crate) body_idle: Duration,
+    /// Whether the connection is TLS.
+    pub(crate) secure: bool,
+    /// What happens on it.
+    pub(crate) clocks: Arc<Clocks>,
+}
+
+/// The host a request names: lower case, without port and without a trailing dot.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    value: HeaderValue,
+    name_len: usize,
+}
+
+/// Trace context and request id.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trace {
+    pub(crate) trace_id: [u8; 16],
+    /// The span of the gateway itself; the parent of what the service does.
+    pub(crate) span_id: [u8; 8],
+    pub(crate) flags: u8,
+}
+
+/// Who the caller was proven to be.
+#[derive(Debug)]
+pub(crate) struct Principal {
+    /// The verified claims, a JSON object.
+    pub(crate) claims: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The numbers behind `RateLimit-*`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LimitState {
+    pub(crate) limit: u64,
+    pub(crate) remaining: u64,
+    pub(crate) reset: Duration,
+}
+
+/// Phases of one request as durations; zero where a phase did not happen.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Timing {
+    /// From acceptance to the first attempt: admission, matching, filters.
+    pub(crate) gateway: Duration,
+    /// Waiting for a connection, including making it.
+    pub(crate) connect: Duration,
+    /// From the request being sent to the answer's head, last attempt.
+    pub(crate) head: Duration,
+}
+
+/// What the access log wants to know of the request itself; only filled when a line will be written.
+#[derive(Debug)]
+pub(crate) struct Logged {
+    pub(crate) method: http::Method,
+    pub(crate) version: http::Version,
+    pub(crate) path: String,
+    pub(crate) user_agent: Option<HeaderValue>,
+}
+
+/// One request's record.
+#[derive(Debug)]
+pub(crate) struct Cx {
+    /// When the head was complete. Writer: [`Cx::begin`].
+    pub(crate) started: Moment,
+    /// The connection. Writer: [`Cx::begin`].
+    pub(crate) peer: Rc<Peer>,
+    /// Where the request really comes from. Writer: `path::admission`.
+    pub(crate) client: IpAddr,
+    /// Whether the connection comes from a trusted proxy. Writer: `path::admission`.
+    pub(crate) peer_trusted: bool,
+    /// The host it names. Writer: `path::admission`.
+    pub(crate) host: Option<Host>,
+    /// Whether the caller speaks gRPC. Writer: `path::admission`.
+    pub(crate) grpc: bool,
+    /// Whether this is HEAD, whose answer has no body. Writer: `path::admission`.
+    pub(crate) head_request: bool,
+    /// HTTP/1 (where `Connection: close` means something). Writer: `path::admission`.
+    pub(crate) http1: bool,
+    /// Shape of error bodies. Writer: [`Cx::begin`].
+    pub(crate) envelope: Envelope,
+    /// What the route's path captured, taken before any rewrite. Writer: `path::pipeline`.
+    pub(crate) captures: Vec<Box<str>>,
+    /// Methods to name in `Allow`. Writer: `path::pipeline`.
+    pub(crate) allow: Option<MethodSet>,
+    /// Trace ids. Writer: filter `request_id`, else made on demand by [`Cx::trace`].
+    pub(crate) trace: Option<Trace>,
+    /// The request id to hand on, if one was taken or made. Writer: filter `request_id`.
+    pub(crate) request_id: Option<HeaderValue>,
+    /// The proven caller. Writer: filter `jwt`.
+    pub(crate) principal: Option<Arc<Principal>>,
+    /// The tightest limit met. Writer: filter `rate_limit`.
+    pub(crate) limit: Option<LimitState>,
+    /// The `Origin` to answer to. Writer: filter `cors`.
+    pub(crate) origin: Option<HeaderValue>,
+    /// When to come back. Writer: whoever returns the fault.
+    pub(crate) retry_after: Option<Duration>,
+    /// Why the request failed. Writer: `path::pipeline`.
+    pub(crate) fault: Option<Fault>,
+    /// Cap on the request body in bytes. Writer: filter `size_limit`.
+    pub(crate) body_limit: Option<u64>,
+    /// The host to send instead of the client's. Writer: filter `rewrite`.
+    pub(crate) upstream_host: Option<HeaderValue>,
+    /// The request body's meter, when there is a body. Writer: `path::pipeline`.
+    pub(crate) upload: Option<Rc<Meter>>,
+    /// Attempts made. Writer: `path::forward`.
+    pub(crate) attempts: u32,
+    /// Whether the last attempt used a kept connection. Writer: `path::forward`.
+    pub(crate) reused: bool,
+    /// The endpoint of the last attempt. Writer: `path::forward`.
+    pub(crate) endpoint: Option<Arc<str>>,
+    /// Phases. Writers: `path::pipeline`, `path::forward`.
+    pub(crate) timing: Timing,
+    /// For the access log. Writer: `path::pipeline`.
+    pub(crate) logged: Option<Box<Logged>>,
+}
+
+impl Cx {
+    pub(crate) fn begin(peer: Rc<Peer>, started: Moment, envelope: Envelope) -> Self {
+        Self {
+            started,
+            client: peer.address.ip().to_canonical(),
+            peer,
+            peer_trusted: false,
+            host: None,
+            grpc: false,
+            head_request: false,
+            http1: true,
+            envelope,
+            captures: Vec::new(),
+            allow: None,
+            trace: None,
+            request_id: None,
+            principal: None,
+            limit: None,
+            origin: None,
+            retry_after: None,
+            fault: None,
+            body_limit: None,
+            upstream_host: None,
+            upload: None,
+            attempts: 0,
+            reused: false,
+            endpoint: None,
+            timing: Timing::default(),
+            logged: None,
+        }
+    }
+
+    /// The trace ids; made now if no filter took or made them.
+    pub(crate) fn trace(&mut self) -> Trace {
+        *self.trace.get_or_insert_with(Trace::random)
+    }
+
+    /// The named host, or nothing.
+    pub(crate) fn host_name(&self) -> &str {
+        self.host.as_ref().map_or("", Host::name)
+    }
+
+    /// A capture by its position in the route's path.
+    pub(crate) fn capture(&self, at: usize) -> &str {
+        self.captures.get(at).map_or("", AsRef::as_ref)
+    }
+
+    /// A claim of the proven caller.
+    pub(crate) fn claim(&self, name: &str) -> Option<&serde_json::Value> {
+        self.principal.as_ref()?.claims.get(name)
+    }
+}
+
+impl Host {
+    /// `value` is the whole field, `name_len` the length of the host before port and trailing dot.
+    pub(crate) fn new(value: HeaderValue, name_len: usize) -> Self {
+        Self { value, name_len }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.value.to_str().ok().and_then(|text| text.get(..self.name_len)).unwrap_or("")
+    }
+
+    /// The field as it is forwarded, with the port the client named.
+    pub(crate) fn value(&self) -> &HeaderValue {
+        &self.value
+    }
+}
+
+impl Trace {
+    /// A new trace, sampled.
+    pub(crate) fn random() -> Self {
+        Self {
+            trace_id: fastrand::u128(1..).to_be_bytes(),
+            span_id: fastrand::u64(1..).to_be_bytes(),
+            flags: 1,
+        }
+    }
+
+    /// The trace id as 32 lower-case hex digits.
+    pub(crate) fn trace_hex(&self) -> Hex<32> {
+        Hex::new(&self.trace_id)
+    }
+
+    /// The span id as 16 lower-case hex digits.
+    pub(crate) fn span_hex(&self) -> Hex<16> {
+        Hex::new(&self.span_id)
+    }
+}
+
+/// Lower-case hex digits on the stack.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hex<const N: usize>([u8; N]);
+
+impl<const N: usize> Hex<N> {
+    fn new(bytes: &[u8]) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut out = [b'0'; N];
+        for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
+            if let [high, low] = pair {
+                *high = DIGITS.get(usize::from(byte >> 4)).copied().unwrap_or(b'0');
+                *low = DIGITS.get(usize::from(byte & 15)).copied().unwrap_or(b'0');
+            }
+        }
+        Self(out)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("")
+    }
+}

@@ -1,0 +1,228 @@
+//! Every way a request can fail, one row each: the reason word is at once the metric label, the log
+//! field, the row in `docs/faults.md` and what the client reads. Nobody else chooses a status.
+
+/// Who has to change something for the request to succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// The caller sent something that cannot be served.
+    Client,
+    /// The gateway itself refused or failed.
+    Gateway,
+    /// The service behind the gateway failed.
+    Upstream,
+}
+
+impl Blame {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Gateway => "gateway",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
+/// What is fixed about one kind of failure.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row {
+    /// Stable lower-case word.
+    pub(crate) reason: &'static str,
+    /// HTTP status.
+    pub(crate) status: u16,
+    /// gRPC status code for gRPC callers.
+    pub(crate) grpc: u8,
+    pub(crate) blame: Blame,
+    /// Whether an HTTP/1 connection is closed after the answer, because its framing is in doubt.
+    pub(crate) close: bool,
+    /// The RFC 9209 error type for `Proxy-Status`, for failures towards the upstream.
+    pub(crate) proxy_error: Option<&'static str>,
+    /// One sentence for people.
+    pub(crate) message: &'static str,
+}
+
+macro_rules! faults {
+    ($( $(#[$doc:meta])* $name:ident = $reason:literal, $status:literal, grpc $grpc:literal,
+        $blame:ident $($close:ident)? $([$proxy:literal])?, $message:literal; )*) => {
+        /// A request's failure.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub(crate) enum Fault { $( $(#[$doc])* $name, )* }
+
+        impl Fault {
+            /// All faults, in table order.
+            pub(crate) const ALL: &'static [Self] = &[$( Self::$name, )*];
+
+            /// The row of this fault.
+            pub(crate) const fn row(self) -> Row {
+                match self {
+                    $( Self::$name => Row {
+                        reason: $reason,
+                        status: $status,
+                        grpc: $grpc,
+                        blame: Blame::$blame,
+                        close: faults!(@close $($close)?),
+                        proxy_error: faults!(@proxy $($proxy)?),
+                        message: $message,
+                    }, )*
+                }
+            }
+        }
+    };
+    (@close close) => { true };
+    (@close) => { false };
+    (@proxy $proxy:literal) => { Some($proxy) };
+    (@proxy) => { None };
+}
+
+faults! {
+    // The request itself.
+    HostInvalid = "host_invalid", 400, grpc 3, Client close,
+        "The request must name exactly one valid host.";
+    AuthorityMismatch = "authority_mismatch", 400, grpc 3, Client close,
+        "The request target and the Host field name different hosts.";
+    TargetInvalid = "target_invalid", 400, grpc 3, Client close,
+        "The request target has a form that cannot be served here.";
+    PathInvalid = "path_invalid", 400, grpc 3, Client,
+        "The path cannot be brought into one canonical form.";
+    TargetTooLong = "target_too_long", 414, grpc 3, Client,
+        "The request target is longer than allowed.";
+    HeadTooLarge = "head_too_large", 431, grpc 8, Client close,
+        "The request head has more or larger fields than allowed.";
+    MethodRefused = "method_refused", 405, grpc 12, Client,
+        "This method is never served here.";
+    MethodUnknown = "method_unknown", 501, grpc 12, Client,
+        "This method is not known.";
+    TransferCodingUnsupported = "te_unsupported", 501, grpc 12, Client close,
+        "Only the chunked transfer coding is understood.";
+    ExpectationFailed = "expectation_failed", 417, grpc 3, Client,
+        "Only the expectation 100-continue is understood.";
+    ProxyLoop = "proxy_loop", 508, grpc 13, Gateway ["proxy_loop_detected"],
+        "The request has passed through this gateway before.";
+    UpgradeInvalid = "upgrade_invalid", 400, grpc 3, Client close,
+        "The upgrade request is not well-formed.";
+    // Routing.
+    NoRoute = "no_route", 404, grpc 12, Client,
+        "No route matches this request.";
+    MethodNotAllowed = "method_not_allowed", 405, grpc 12, Client,
+        "The resource exists, but not for this method.";
+    // Filters.
+    AddressRefused = "address_refused", 403, grpc 7, Client,
+        "Calls from this address are not allowed.";
+    BodyTooLarge = "body_too_large", 413, grpc 8, Client close,
+        "The request body is larger than allowed.";
+    TokenMissing = "token_missing", 401, grpc 16, Client,
+        "A token is needed.";
+    TokenAmbiguous = "token_ambiguous", 401, grpc 16, Client,
+        "The request carries more than one credential.";
+    TokenInvalid = "token_invalid", 401, grpc 16, Client,
+        "The token is not valid.";
+    TokenExpired = "token_expired", 401, grpc 16, Client,
+        "The token has expired.";
+    TokenNotYetValid = "token_not_yet_valid", 401, grpc 16, Client,
+        "The token is not valid yet.";
+    ClaimRefused = "claim_refused", 403, grpc 7, Client,
+        "The token does not permit this call.";
+    RateLimited = "rate_limited", 429, grpc 8, Client,
+        "Too many requests; try again later.";
+    // The client's connection.
+    BodyTimeout = "body_timeout", 408, grpc 4, Client close,
+        "The request body did not arrive in time.";
+    BodyBroken = "body_broken", 400, grpc 3, Client close,
+        "The request body is not well-formed.";
+    ClientGone = "client_gone", 499, grpc 1, Client close,
+        "The client went away.";
+    // The upstream.
+    NoEndpoint = "no_endpoint", 503, grpc 14, Upstream ["destination_unavailable"],
+        "No endpoint of the service is available.";
+    BreakerOpen = "breaker_open", 503, grpc 14, Upstream ["destination_unavailable"],
+        "The service is failing and is given time to recover.";
+    PoolExhausted = "pool_exhausted", 503, grpc 14, Gateway ["connection_limit_reached"],
+        "All connections to the service are in use.";
+    ConnectRefused = "connect_refused", 502, grpc 14, Upstream ["connection_refused"],
+        "The service refused the connection.";
+    ConnectFailed = "connect_failed", 502, grpc 14, Upstream ["destination_ip_unroutable"],
+        "The service could not be reached.";
+    ConnectTimeout = "connect_timeout", 504, grpc 14, Upstream ["connection_timeout"],
+        "The service did not accept the connection in time.";
+    UpstreamTls = "upstream_tls", 502, grpc 14, Upstream ["tls_certificate_error"],
+        "A secure connection to the service could not be made.";
+    UpstreamReset = "upstream_reset", 502, grpc 14, Upstream ["connection_terminated"],
+        "The service closed the connection before it answered.";
+    UpstreamMalformed = "upstream_malformed", 502, grpc 14, Upstream ["http_protocol_error"],
+        "The service sent an answer that is not well-formed.";
+    UnexpectedUpgrade = "unexpected_upgrade", 502, grpc 14, Upstream ["http_upgrade_failed"],
+        "The service switched protocols without being asked.";
+    UpstreamTimeout = "upstream_timeout", 504, grpc 4, Upstream ["http_response_timeout"],
+        "The service did not answer in time.";
+    // The gateway.
+    Draining = "draining", 503, grpc 14, Gateway,
+        "The gateway is shutting down.";
+    Internal = "internal", 500, grpc 13, Gateway close,
+        "The gateway failed to handle this request.";
+}
+
+impl Fault {
+    /// Position in [`Fault::ALL`], for counters.
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The stable reason word.
+    pub(crate) const fn reason(self) -> &'static str {
+        self.row().reason
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.reason())
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// The table as Markdown, for `docs/faults.md`.
+pub fn faults_markdown() -> String {
+    use std::fmt::Write as _;
+    let mut out = String::from(
+        "# Refusals and failures\n\nGenerated from the fault table; a test keeps it in step. The \
+         reason is what the client reads in `reason`,\nthe log in `reason`, and the metric \
+         `sluice_rejected_total{reason}`.\n\n| reason | HTTP | gRPC | whose | closes HTTP/1 | \
+         meaning |\n|---|---|---|---|---|---|\n",
+    );
+    for fault in Fault::ALL {
+        let row = fault.row();
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {} | {} | {} | {} |",
+            row.reason,
+            row.status,
+            row.grpc,
+            row.blame.as_str(),
+            if row.close { "yes" } else { "no" },
+            row.message
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reason_words_are_unique_and_lower_case() {
+        let mut seen = std::collections::BTreeSet::new();
+        for fault in Fault::ALL {
+            let reason = fault.reason();
+            assert!(seen.insert(reason), "{reason} stands twice");
+            assert!(reason.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{reason}");
+        }
+    }
+
+    #[test]
+    fn index_is_the_position_in_the_table() {
+        for (at, fault) in Fault::ALL.iter().enumerate() {
+            assert_eq!(fault.index(), at);
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Floor 6: where the world comes in: connections, signals, the config file, operators.
+
+pub(crate) mod accept;
+pub(crate) mod admin;
+pub(crate) mod app;
+pub(crate) mod connection;
+pub(crate) mod input;
+pub(crate) mod listeners;
+pub(crate) mod reload;
+pub(crate) mod scrape;
+pub(crate) mod shared;
+pub(crate) mod stop;
+pub(crate) mod thread;
+pub(crate) mod token;

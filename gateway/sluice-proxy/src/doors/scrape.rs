@@ -1,0 +1,331 @@
+//! Everything the gateway counts, as Prometheus families. Only the admin thread runs this: a scrape
+//! adds up shards and never stops a worker.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Encoder as _, Registry, TextEncoder};
+
+use super::shared::Shared;
+use crate::base::fault::Fault;
+use crate::lasting::link::{Close, Link};
+use crate::lasting::tasks::Kind as TaskKind;
+use crate::lasting::telemetry::families::Family;
+use crate::lasting::telemetry::metrics::RouteSeries;
+use crate::parts::upstream::{Kind, Service};
+use crate::snapshot::compile::Snapshot;
+
+/// A registry over the gateway and the process.
+pub(crate) fn registry(shared: &Arc<Shared>) -> Result<Registry, prometheus::Error> {
+    let application = shared.live.snapshot().settings.application.clone();
+    let labels = [("application".to_owned(), application)].into_iter().collect();
+    let registry = Registry::new_custom(None, Some(labels))?;
+    registry
+        .register(Box::new(Gateway { shared: Arc::clone(shared), descriptions: describe()? }))?;
+    #[cfg(target_os = "linux")]
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    Ok(registry)
+}
+
+/// The text format of one scrape.
+pub(crate) fn text(registry: &Registry) -> Result<Vec<u8>, prometheus::Error> {
+    let mut out = Vec::with_capacity(64 * 1024);
+    TextEncoder::new().encode(&registry.gather(), &mut out)?;
+    Ok(out)
+}
+
+struct Gateway {
+    shared: Arc<Shared>,
+    descriptions: Vec<Desc>,
+}
+
+/// The registry wants to know a collector by something.
+fn describe() -> Result<Vec<Desc>, prometheus::Error> {
+    let labels = std::collections::HashMap::new();
+    let desc =
+        Desc::new("sluice_build_info".to_owned(), "The gateway.".to_owned(), Vec::new(), labels)?;
+    Ok(vec![desc])
+}
+
+impl Collector for Gateway {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut out = Vec::new();
+        let snapshot = self.shared.live.snapshot();
+        requests(&self.shared, &mut out);
+        routes(&self.shared, &snapshot, &mut out);
+        upstreams(&snapshot, &mut out);
+        pools(&self.shared, &mut out);
+        clients(&self.shared, &mut out);
+        config(&self.shared, &snapshot, &mut out);
+        process(&self.shared, &mut out);
+        out
+    }
+}
+
+fn requests(shared: &Shared, out: &mut Vec<MetricFamily>) {
+    let metrics = &shared.workshop.metrics;
+    let mut requests =
+        Family::counter("http_requests_total", "Requests answered, by method and status.");
+    for (method, status, count) in metrics.requests() {
+        requests.add(&[("method", method), ("status", &status)], count);
+    }
+    requests.done(out);
+    let mut rejected = Family::counter(
+        "sluice_rejected_total",
+        "Requests the gateway itself answered, by reason.",
+    );
+    for fault in Fault::ALL {
+        rejected.add(&[("reason", fault.reason())], metrics.rejected(*fault));
+    }
+    rejected.done(out);
+    let mut in_flight =
+        Family::gauge("sluice_http_requests_in_flight", "Requests between head and last byte.");
+    let open = metrics.sum(|w| &w.started).saturating_sub(metrics.sum(|w| &w.finished));
+    in_flight.add(&[], open);
+    in_flight.done(out);
+    for (name, help, count) in [
+        (
+            "sluice_client_aborts_total",
+            "Answers whose client went away.",
+            metrics.sum(|w| &w.aborted),
+        ),
+        ("sluice_upstream_retries_total", "Second attempts.", metrics.sum(|w| &w.retries)),
+        ("sluice_panics_total", "Requests that ended in a panic.", metrics.sum(|w| &w.panics)),
+    ] {
+        let mut family = Family::counter(name, help);
+        family.add(&[], count);
+        family.done(out);
+    }
+}
+
+fn routes(shared: &Shared, snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
+    let mut active = Family::gauge("gateway_routes_active", "Routes in the table in force.");
+    active.add(&[], snapshot.routes.len() as u64);
+    active.done(out);
+    let mut by_route = Family::counter(
+        "gateway_requests_by_route_total",
+        "Requests by route, status class and who answered.",
+    );
+    let mut latency = Family::histogram(
+        "gateway_requests_seconds",
+        "Time from head to last byte of the answer, by route.",
+    );
+    // Routes that are gone still show while requests of theirs are under way.
+    for series in shared.workshop.retained.all::<RouteSeries>() {
+        for (source, class, count) in series.outcomes() {
+            let class = format!("{class}xx");
+            by_route.add(
+                &[("route", &series.id), ("class", &class), ("source", source.as_str())],
+                count,
+            );
+        }
+        if let Some((buckets, sum)) = series.latency() {
+            latency.add_histogram(&[("route", &series.id)], &buckets, sum);
+        }
+    }
+    by_route.done(out);
+    latency.done(out);
+}
+
+fn services(snapshot: &Snapshot) -> impl Iterator<Item = (&str, &Service)> {
+    snapshot.upstreams.values().filter_map(|upstream| match &upstream.kind {
+        Kind::Service(service) => Some((&*upstream.name, &**service)),
+        Kind::Builtin(_) => None,
+    })
+}
+
+fn upstreams(snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
+    let mut calls =
+        Family::counter("http_client_requests_total", "Answers from upstreams, by status class.");
+    let mut errors =
+        Family::counter("sluice_upstream_errors_total", "Attempts that got no answer, by reason.");
+    let mut up =
+        Family::gauge("sluice_endpoint_up", "Whether an endpoint passes its health check.");
+    let mut busy =
+        Family::gauge("sluice_endpoint_requests_in_flight", "Requests in flight to an endpoint.");
+    for (name, service) in services(snapshot) {
+        for (class, count) in service.series.answers() {
+            calls.add(&[("upstream", name), ("class", &format!("{class}xx"))], count);
+        }
+        for (fault, count) in service.series.faults() {
+            errors.add(&[("upstream", name), ("reason", fault.reason())], count);
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for endpoint in &service.endpoints.load().endpoints {
+            if seen.insert(Arc::clone(&endpoint.label)) {
+                let labels = [("upstream", name), ("endpoint", &*endpoint.label)];
+                up.add(&labels, u64::from(endpoint.target.is_up()));
+                busy.add(&labels, u64::from(endpoint.target.in_flight()));
+            }
+        }
+    }
+    [calls, errors, up, busy].into_iter().for_each(|family| family.done(out));
+    breakers(snapshot, out);
+}
+
+fn breakers(snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
+    let mut state =
+        Family::gauge("circuitbreaker_state", "1 for the state a breaker is in, else 0.");
+    let mut rate = Family::gauge(
+        "circuitbreaker_failure_rate",
+        "Share of failed calls in the window, 0 to 1.",
+    );
+    for (name, service) in services(snapshot) {
+        let Some(breaker) = &service.breaker else { continue };
+        let view = breaker.cell.snapshot(&breaker.rules, crate::base::clock::now());
+        for known in ["closed", "open", "half_open"] {
+            let on = view.state.as_str() == known;
+            state.add(&[("upstream", name), ("state", known)], u64::from(on));
+        }
+        rate.add_float(&[("upstream", name)], view.failure_rate);
+    }
+    state.done(out);
+    rate.done(out);
+}
+
+/// Sums of one upstream's links.
+#[derive(Default)]
+struct Pool {
+    open: u64,
+    idle: u64,
+    opened: u64,
+    reused: u64,
+    waiting: u64,
+    closed: [u64; Close::ALL.len()],
+}
+
+fn pools(shared: &Shared, out: &mut Vec<MetricFamily>) {
+    let mut by_upstream: std::collections::BTreeMap<Arc<str>, Pool> =
+        std::collections::BTreeMap::new();
+    for link in shared.workshop.retained.all::<Link>() {
+        let pool = by_upstream.entry(Arc::clone(&link.upstream)).or_default();
+        pool.open += link.open.load(Ordering::Relaxed) as u64;
+        pool.idle += link.idle.load(Ordering::Relaxed) as u64;
+        pool.opened += link.opened.load(Ordering::Relaxed);
+        pool.reused += link.reused.load(Ordering::Relaxed);
+        pool.waiting += link.waiting.load(Ordering::Relaxed) as u64;
+        for (sum, why) in pool.closed.iter_mut().zip(Close::ALL) {
+            *sum += link.closed(why);
+        }
+    }
+    let mut connections = Family::gauge("sluice_pool_connections", "Connections to upstreams.");
+    let mut opened = Family::counter("sluice_pool_opened_total", "Connections made to upstreams.");
+    let mut reused =
+        Family::counter("sluice_pool_reused_total", "Requests sent on a kept connection.");
+    let mut closed = Family::counter("sluice_pool_closed_total", "Connections closed, by reason.");
+    let mut waiting = Family::gauge("sluice_pool_waiting", "Requests waiting for a connection.");
+    for (name, pool) in &by_upstream {
+        let name = &**name;
+        connections.add(&[("upstream", name), ("state", "idle")], pool.idle);
+        connections
+            .add(&[("upstream", name), ("state", "in_use")], pool.open.saturating_sub(pool.idle));
+        opened.add(&[("upstream", name)], pool.opened);
+        reused.add(&[("upstream", name)], pool.reused);
+        waiting.add(&[("upstream", name)], pool.waiting);
+        for (count, why) in pool.closed.iter().zip(Close::ALL) {
+            closed.add(&[("upstream", name), ("reason", why.as_str())], *count);
+        }
+    }
+    [connections, opened, reused, closed, waiting].into_iter().for_each(|family| family.done(out));
+}
+
+fn clients(shared: &Shared, out: &mut Vec<MetricFamily>) {
+    let metrics = &shared.workshop.metrics;
+    let opened = metrics.sum(|w| &w.connections_opened);
+    let tunnels = metrics.sum(|w| &w.tunnels_opened);
+    for (name, help, count) in [
+        ("sluice_client_connections_accepted_total", "Client connections accepted.", opened),
+        ("sluice_accept_errors_total", "Failed accepts.", metrics.sum(|w| &w.accept_errors)),
+        (
+            "sluice_tls_handshake_errors_total",
+            "TLS handshakes that failed or took too long.",
+            metrics.sum(|w| &w.handshakes_failed),
+        ),
+        ("sluice_tunnels_opened_total", "Connections switched to another protocol.", tunnels),
+        (
+            "sluice_log_lines_total",
+            "Access log lines written.",
+            metrics.log_lines.load(Ordering::Relaxed),
+        ),
+        (
+            "sluice_log_dropped_total",
+            "Access log lines dropped.",
+            metrics.log_dropped.load(Ordering::Relaxed),
+        ),
+    ] {
+        let mut family = Family::counter(name, help);
+        family.add(&[], count);
+        family.done(out);
+    }
+    let mut open = Family::gauge("sluice_client_connections", "Client connections open.");
+    open.add(&[], opened.saturating_sub(metrics.sum(|w| &w.connections_closed)));
+    open.done(out);
+    let mut websockets = Family::gauge("sluice_websocket_connections", "Tunnels open.");
+    websockets.add(&[], tunnels.saturating_sub(metrics.sum(|w| &w.tunnels_closed)));
+    websockets.done(out);
+}
+
+fn config(shared: &Shared, snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
+    let status = &shared.status;
+    let mut reloads = Family::counter("sluice_config_reloads_total", "Reloads, by result.");
+    reloads.add(&[("result", "accepted")], status.reloads_ok.load(Ordering::Relaxed));
+    reloads.add(&[("result", "rejected")], status.reloads_rejected.load(Ordering::Relaxed));
+    reloads.done(out);
+    for (name, help, value) in [
+        (
+            "sluice_config_last_reload_successful",
+            "Whether the config on disk is the one in force.",
+            u64::from(status.last_reload_ok.load(Ordering::Relaxed)),
+        ),
+        (
+            "sluice_config_last_success_timestamp_seconds",
+            "When a config was last accepted.",
+            status.last_success.load(Ordering::Relaxed),
+        ),
+        (
+            "sluice_config_generation",
+            "Configs accepted since start.",
+            status.generation.load(Ordering::Relaxed),
+        ),
+        ("sluice_ready", "Whether the gateway wants requests.", u64::from(shared.is_ready())),
+    ] {
+        let mut family = Family::gauge(name, help);
+        family.add(&[], value);
+        family.done(out);
+    }
+    let mut info = Family::gauge("sluice_config_info", "The config in force.");
+    info.add(&[("hash", &snapshot.hash)], 1);
+    info.done(out);
+    let mut expiry = Family::gauge(
+        "sluice_tls_cert_not_after_timestamp_seconds",
+        "When a certificate expires, by its first name.",
+    );
+    for listener in &snapshot.listeners {
+        for (name, end) in listener.tls.iter().flat_map(|tls| tls.certificates.expiry()) {
+            let end = u64::try_from(*end).unwrap_or(0);
+            expiry.add(&[("listener", &listener.name), ("sni", name)], end);
+        }
+    }
+    expiry.done(out);
+}
+
+fn process(shared: &Shared, out: &mut Vec<MetricFamily>) {
+    let mut tasks = Family::gauge("sluice_tasks", "Tasks alive, by kind.");
+    for kind in TaskKind::ALL {
+        tasks.add(&[("kind", kind.as_str())], kind.alive() as u64);
+    }
+    tasks.done(out);
+    let mut limits = Family::gauge("sluice_ratelimit_keys", "Keys held by limits in this process.");
+    let tables = shared.workshop.retained.all::<crate::lasting::limits::Table>();
+    limits.add(&[], tables.iter().map(|table| table.len() as u64).sum());
+    limits.done(out);
+    let mut build = Family::gauge("sluice_build_info", "The gateway.");
+    build.add(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    build.done(out);
+}

@@ -1,0 +1,70 @@
+//! What all threads of one gateway share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::thread::Command;
+use crate::base::clock;
+use crate::lasting::telemetry::access::Writer;
+use crate::snapshot::compile::Workshop;
+use crate::snapshot::live::Live;
+
+/// The gateway, as its threads see it.
+pub(crate) struct Shared {
+    pub(crate) live: Live,
+    pub(crate) workshop: Workshop,
+    pub(crate) status: Status,
+    /// Where to send commands to each worker.
+    pub(crate) workers: Mutex<Vec<UnboundedSender<Command>>>,
+    pub(crate) log: Mutex<Option<Arc<Writer>>>,
+}
+
+/// Facts for readiness, metrics and operators.
+#[derive(Debug, Default)]
+pub(crate) struct Status {
+    pub(crate) serving: AtomicBool,
+    pub(crate) draining: AtomicBool,
+    pub(crate) generation: AtomicU64,
+    pub(crate) reloads_ok: AtomicU64,
+    pub(crate) reloads_rejected: AtomicU64,
+    pub(crate) last_reload_ok: AtomicBool,
+    /// Seconds since 1970 of the last accepted config.
+    pub(crate) last_success: AtomicU64,
+    /// What was wrong with the last rejected one.
+    pub(crate) last_problems: Mutex<String>,
+}
+
+impl Shared {
+    /// Sends a command to every worker.
+    pub(crate) fn command(&self, make: impl Fn(usize) -> Command) {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, worker) in workers.iter().enumerate() {
+            // A worker that is gone needs no commands.
+            let _ = worker.send(make(index));
+        }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.status.serving.load(Ordering::Acquire) && !self.status.draining.load(Ordering::Acquire)
+    }
+}
+
+impl Status {
+    pub(crate) fn accepted(&self, reload: bool) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        if reload {
+            self.reloads_ok.fetch_add(1, Ordering::Relaxed);
+        }
+        self.last_reload_ok.store(true, Ordering::Relaxed);
+        self.last_success.store(clock::unix_seconds(), Ordering::Relaxed);
+        self.last_problems.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    pub(crate) fn rejected(&self, problems: String) {
+        self.reloads_rejected.fetch_add(1, Ordering::Relaxed);
+        self.last_reload_ok.store(false, Ordering::Relaxed);
+        *self.last_problems.lock().unwrap_or_else(PoisonError::into_inner) = problems;
+    }
+}

@@ -1,0 +1,116 @@
+//! A worker thread: a runtime of its own, its accept loops, its housekeeping. It is told what to do
+//! by commands and shares nothing with other workers but cells.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::accept;
+use super::shared::Shared;
+use crate::base::clock;
+use crate::lasting::pool::Pools;
+use crate::lasting::tasks::{self, Kind};
+use crate::lasting::telemetry::access::Log;
+use crate::path::worker::Worker;
+
+/// Polls between two looks at the sockets: measured to be cheaper than tokio's 61 under load.
+const EVENT_INTERVAL: u32 = 256;
+const TICK: Duration = Duration::from_millis(250);
+
+/// What a worker can be told.
+pub(crate) enum Command {
+    /// Accept on these sockets too; each belongs to the listener of that name.
+    Listen(Vec<(Arc<str>, TcpListener)>),
+    /// Accept no more for these listeners; open connections stay.
+    Unlisten(Vec<Arc<str>>),
+    /// Write the access log there from now on.
+    Log(Option<Log>),
+    /// Give up an idle connection of this link, if there is one.
+    Yield(u64),
+    /// Answers ask clients to come back on a new connection.
+    Farewell,
+    /// Accept no more, finish what is open.
+    Drain,
+}
+
+/// Runs a worker until the program ends.
+pub(crate) fn run(
+    index: usize,
+    shared: &Arc<Shared>,
+    commands: UnboundedReceiver<Command>,
+) -> std::io::Result<()> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .event_interval(EVENT_INTERVAL)
+        .build_local(LocalOptions::default())?;
+    let Some(shard) = shared.workshop.metrics.workers.get(index).map(Arc::clone) else {
+        return Ok(());
+    };
+    let siblings = shared.workshop.metrics.workers.len();
+    let others = Arc::downgrade(shared);
+    let pools = Pools::new(Box::new(move |link| {
+        if let Some(shared) = others.upgrade() {
+            shared.command(|_| Command::Yield(link));
+        }
+    }));
+    runtime.block_on(async {
+        let worker = Rc::new(Worker::new(index, siblings, &shared.live, pools, shard));
+        serve(&worker, commands).await;
+    });
+    Ok(())
+}
+
+async fn serve(worker: &Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
+    let (drain, draining) = watch::channel(false);
+    let mut accepting: HashMap<Arc<str>, JoinHandle<()>> = HashMap::new();
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(Command::Listen(sockets)) => for (name, socket) in sockets {
+                    let accept = accept::run(
+                        Rc::clone(worker), Arc::clone(&name), socket, draining.clone(),
+                    );
+                    let task = tasks::local(Kind::Worker, accept);
+                    if let Some(old) = accepting.insert(name, task) {
+                        old.abort();
+                    }
+                },
+                Some(Command::Unlisten(names)) => for name in names {
+                    if let Some(task) = accepting.remove(&name) {
+                        task.abort();
+                    }
+                },
+                Some(Command::Log(log)) => {
+                    if let Some(mut old) = worker.log.replace(log) {
+                        old.flush();
+                    }
+                }
+                Some(Command::Yield(link)) => worker.pools.yield_one(link),
+                Some(Command::Farewell) => worker.draining.set(true),
+                Some(Command::Drain) => {
+                    worker.draining.set(true);
+                    // The accept loops empty their queues before they close their sockets.
+                    let _ = drain.send(true);
+                }
+                None => return,
+            },
+            _ = tick.tick() => housekeeping(worker),
+        }
+    }
+}
+
+fn housekeeping(worker: &Worker) {
+    worker.pools.sweep(clock::now());
+    if let Some(log) = worker.log.borrow_mut().as_mut() {
+        log.flush();
+    }
+}

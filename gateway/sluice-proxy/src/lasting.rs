@@ -1,0 +1,8 @@
+//! Floor 2: what outlives a reload. Cells hold observations only; their rules come with each snapshot.
+
+pub(crate) mod limits;
+pub(crate) mod link;
+pub(crate) mod pool;
+pub(crate) mod retained;
+pub(crate) mod tasks;
+pub(crate) mod telemetry;

@@ -1,0 +1,197 @@
+//! The lasting side of an endpoint. [`Target`] is what all workers share about an address of an
+//! upstream (requests in flight, health); [`Link`] adds one way of talking to it (TLS, protocol,
+//! pool settings), and is what pools are kept by. Same settings after a reload, same link, same
+//! connections.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+/// What is known about one address of one upstream.
+#[derive(Debug, Default)]
+pub(crate) struct Target {
+    /// Requests between choice and last body byte, over all workers.
+    in_flight: AtomicU32,
+    /// Set by the health check while the address fails it.
+    down: AtomicBool,
+}
+
+impl Target {
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        !self.down.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether this changed anything.
+    pub(crate) fn set_up(&self, up: bool) -> bool {
+        self.down.swap(!up, Ordering::Relaxed) == up
+    }
+
+    /// Counts a request until the guard is dropped.
+    pub(crate) fn enter(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+}
+
+/// One request in flight to a target.
+pub(crate) struct InFlight(Arc<Target>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How to talk to an endpoint.
+#[derive(Debug, Clone)]
+pub(crate) struct Shape {
+    pub(crate) tls: Option<Tls>,
+    pub(crate) protocol: Protocol,
+    pub(crate) connect: Duration,
+    pub(crate) idle_per_endpoint: usize,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) max_requests: u64,
+    pub(crate) max_age: Duration,
+    pub(crate) max_connections: usize,
+    pub(crate) max_wait: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Tls {
+    pub(crate) config: Arc<rustls::ClientConfig>,
+    pub(crate) server_name: rustls::pki_types::ServerName<'static>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Why a connection to a service ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Close {
+    /// Unused for `idle_timeout`.
+    Idle,
+    /// Served `max_requests`.
+    Requests,
+    /// Older than `max_age`.
+    Age,
+    /// The service closed it.
+    Peer,
+    /// It failed while a request was on it.
+    Error,
+    /// The client went away while it was in use.
+    Abandoned,
+    /// More idle connections than `idle_per_endpoint`.
+    Surplus,
+    /// Given up so that another worker could open one.
+    Yielded,
+    /// The answer forbade reuse (HTTP/1.0, `Connection: close`).
+    Unusable,
+}
+
+const CLOSES: usize = 9;
+
+impl Close {
+    pub(crate) const ALL: [Self; CLOSES] = [
+        Self::Idle,
+        Self::Requests,
+        Self::Age,
+        Self::Peer,
+        Self::Error,
+        Self::Abandoned,
+        Self::Surplus,
+        Self::Yielded,
+        Self::Unusable,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle_timeout",
+            Self::Requests => "max_requests",
+            Self::Age => "max_age",
+            Self::Peer => "peer_closed",
+            Self::Error => "error",
+            Self::Abandoned => "abandoned",
+            Self::Surplus => "surplus",
+            Self::Yielded => "yielded",
+            Self::Unusable => "unusable",
+        }
+    }
+}
+
+/// One endpoint in one shape, shared by all workers.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// Unique in this process; what workers keep their pools by.
+    pub(crate) id: u64,
+    pub(crate) upstream: Arc<str>,
+    pub(crate) address: SocketAddr,
+    pub(crate) shape: Shape,
+    /// One permit per open connection.
+    pub(crate) permits: Arc<Semaphore>,
+    /// Requests waiting for a permit, over all workers.
+    pub(crate) waiting: AtomicUsize,
+    /// Connections open and idle, over all workers.
+    pub(crate) open: AtomicUsize,
+    pub(crate) idle: AtomicUsize,
+    pub(crate) opened: AtomicU64,
+    pub(crate) reused: AtomicU64,
+    closed: [AtomicU64; CLOSES],
+    /// Idle time the service announced (`Keep-Alive: timeout=`), in milliseconds; 0 if it did not.
+    learned_idle: AtomicU64,
+}
+
+impl Link {
+    pub(crate) fn new(upstream: Arc<str>, address: SocketAddr, shape: Shape) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            upstream,
+            address,
+            permits: Arc::new(Semaphore::new(shape.max_connections)),
+            shape,
+            waiting: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            idle: AtomicUsize::new(0),
+            opened: AtomicU64::new(0),
+            reused: AtomicU64::new(0),
+            closed: [const { AtomicU64::new(0) }; CLOSES],
+            learned_idle: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn count_close(&self, why: Close) {
+        if let Some(cell) = self.closed.get(why as usize) {
+            cell.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn closed(&self, why: Close) -> u64 {
+        self.closed.get(why as usize).map_or(0, |cell| cell.load(Ordering::Relaxed))
+    }
+
+    /// How long a connection may lie idle: the configured time, or a second less than what the
+    /// service announced if that is shorter, since a request sent while it closes is lost.
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        match self.learned_idle.load(Ordering::Relaxed) {
+            0 => self.shape.idle_timeout,
+            learned => self.shape.idle_timeout.min(Duration::from_millis(learned)),
+        }
+    }
+
+    /// Remembers the service's own idle time.
+    pub(crate) fn learn_idle(&self, announced: Duration) {
+        let safe = announced.saturating_sub(Duration::from_secs(1)).max(Duration::from_millis(500));
+        let millis = u64::try_from(safe.as_millis()).unwrap_or(u64::MAX);
+        self.learned_idle.store(millis, Ordering::Relaxed);
+    }
+}

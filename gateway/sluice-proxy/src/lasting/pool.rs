@@ -1,0 +1,422 @@
+//! A worker's keep-alive connections to services, one [`Pool`] per [`Link`]. A connection never leaves
+//! its worker. The number of open connections per endpoint is bounded over all workers; who finds
+//! none free waits, bounded in number and time, and other workers give up an idle one.
+//!
+//! A connection goes back only when the answer's last byte was read; anything else closes it.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use foldhash::fast::RandomState;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::link::{Close, Link, Protocol};
+use super::tasks::{self, Kind};
+use crate::base::body::Upload;
+use crate::base::clock::{self, Moment};
+use crate::base::fault::Fault;
+
+mod connect;
+
+/// Requests of one worker that may wait for a connection to one endpoint.
+const MAX_WAITERS: usize = 128;
+/// How long a connection may take to become ready again after its answer was read.
+const SETTLE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// All pools of one worker.
+pub(crate) struct Pools {
+    by_link: RefCell<HashMap<u64, Rc<Pool>, RandomState>>,
+    /// Asks the other workers to give up one idle connection of a link.
+    yield_elsewhere: Box<dyn Fn(u64)>,
+}
+
+/// Connections of one worker to one link.
+pub(crate) struct Pool {
+    /// Weak, so that a removed endpoint's pool can be told by its link being gone.
+    link: Weak<Link>,
+    idle: RefCell<Vec<Kept>>,
+    waiters: RefCell<VecDeque<oneshot::Sender<Kept>>>,
+    /// The one HTTP/2 connection, made by the first who needs it while others wait.
+    shared: tokio::sync::Mutex<Option<Shared>>,
+}
+
+/// An HTTP/1 connection between requests.
+struct Kept {
+    sender: hyper::client::conn::http1::SendRequest<Upload>,
+    permit: Permit,
+    uses: u64,
+    born: Moment,
+    since: Moment,
+}
+
+struct Shared {
+    sender: hyper::client::conn::http2::SendRequest<Upload>,
+    permit: Rc<Permit>,
+    uses: u64,
+    born: Moment,
+}
+
+/// Proof that a connection was counted; dropping it uncounts.
+struct Permit {
+    link: Arc<Link>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A connection in use by one request.
+pub(crate) struct Lease {
+    pool: Rc<Pool>,
+    link: Arc<Link>,
+    connection: Option<Connection>,
+    /// Whether it has served a request before: only then may its sudden death be the close race.
+    pub(crate) reused: bool,
+}
+
+enum Connection {
+    One { kept: Kept },
+    Many { sender: hyper::client::conn::http2::SendRequest<Upload>, _permit: Rc<Permit> },
+}
+
+/// A request that got no answer.
+pub(crate) struct Lost {
+    /// The request itself, if it provably was not sent.
+    pub(crate) unsent: Option<Request<Upload>>,
+    pub(crate) error: hyper::Error,
+}
+
+// === impl Pools ===
+
+impl Pools {
+    pub(crate) fn new(yield_elsewhere: Box<dyn Fn(u64)>) -> Self {
+        Self { by_link: RefCell::default(), yield_elsewhere }
+    }
+
+    /// A connection to `link`: a kept one unless `fresh`, else a new one.
+    pub(crate) async fn lease(&self, link: &Arc<Link>, fresh: bool) -> Result<Lease, Fault> {
+        let pool = self.of(link);
+        match link.shape.protocol {
+            Protocol::Http2 => pool.share(link, fresh).await,
+            Protocol::Http1 => {
+                if !fresh && let Some(kept) = pool.take_idle(link, clock::now()) {
+                    return Ok(Lease::one(pool, link, kept));
+                }
+                let permit = match Arc::clone(&link.permits).try_acquire_owned() {
+                    Ok(permit) => permit,
+                    Err(_) => match self.wait(&pool, link).await? {
+                        Free::Connection(kept) => return Ok(Lease::one(pool, link, kept)),
+                        Free::Room(permit) => permit,
+                    },
+                };
+                let kept = Kept::open(link, permit).await?;
+                Ok(Lease::one(pool, link, kept))
+            }
+        }
+    }
+
+    /// Drops what is too old, and pools of endpoints that are gone.
+    pub(crate) fn sweep(&self, now: Moment) {
+        self.by_link.borrow_mut().retain(|_, pool| match pool.link.upgrade() {
+            Some(link) => {
+                pool.sweep(&link, now);
+                true
+            }
+            None => false,
+        });
+    }
+
+    /// Closes one idle connection so that another worker may open one.
+    pub(crate) fn yield_one(&self, link: u64) {
+        let pool = self.by_link.borrow().get(&link).map(Rc::clone);
+        if let Some(pool) = pool
+            && let Some(kept) = pool.pop()
+        {
+            kept.close(Close::Yielded);
+        }
+    }
+
+    fn of(&self, link: &Arc<Link>) -> Rc<Pool> {
+        let mut pools = self.by_link.borrow_mut();
+        Rc::clone(pools.entry(link.id).or_insert_with(|| Rc::new(Pool::new(link))))
+    }
+
+    async fn wait(&self, pool: &Rc<Pool>, link: &Arc<Link>) -> Result<Free, Fault> {
+        let connection = {
+            let mut waiters = pool.waiters.borrow_mut();
+            waiters.retain(|waiter| !waiter.is_closed());
+            if waiters.len() >= MAX_WAITERS {
+                return Err(Fault::PoolExhausted);
+            }
+            let (hand, connection) = oneshot::channel();
+            waiters.push_back(hand);
+            connection
+        };
+        let _waiting = Waiting::count(link);
+        (self.yield_elsewhere)(link.id);
+        let room = Arc::clone(&link.permits).acquire_owned();
+        tokio::select! {
+            biased;
+            Ok(kept) = connection => Ok(Free::Connection(kept)),
+            Ok(permit) = room => Ok(Free::Room(permit)),
+            () = tokio::time::sleep_until(clock::deadline(clock::now().after(link.shape.max_wait))) =>
+                Err(Fault::PoolExhausted),
+            else => Err(Fault::PoolExhausted),
+        }
+    }
+}
+
+/// What a waiting request got.
+enum Free {
+    /// A connection that was just given back.
+    Connection(Kept),
+    /// Permission to open one.
+    Room(OwnedSemaphorePermit),
+}
+
+struct Waiting<'a>(&'a Link);
+
+impl<'a> Waiting<'a> {
+    fn count(link: &'a Link) -> Self {
+        link.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(link)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+// === impl Pool ===
+
+impl Pool {
+    fn new(link: &Arc<Link>) -> Self {
+        Self {
+            link: Arc::downgrade(link),
+            idle: RefCell::default(),
+            waiters: RefCell::default(),
+            shared: tokio::sync::Mutex::new(None),
+        }
+    }
+
+    /// The connection used last, which is the least likely to be closed by the service.
+    fn take_idle(&self, link: &Link, now: Moment) -> Option<Kept> {
+        while let Some(kept) = self.pop() {
+            match kept.verdict(link, now) {
+                None => {
+                    link.reused.fetch_add(1, Ordering::Relaxed);
+                    return Some(kept);
+                }
+                Some(why) => kept.close(why),
+            }
+        }
+        None
+    }
+
+    fn pop(&self) -> Option<Kept> {
+        let kept = self.idle.borrow_mut().pop()?;
+        kept.permit.link.idle.fetch_sub(1, Ordering::Relaxed);
+        Some(kept)
+    }
+
+    fn give_back(&self, mut kept: Kept, now: Moment) {
+        kept.since = now;
+        let link = Arc::clone(&kept.permit.link);
+        loop {
+            let Some(waiter) = self.waiters.borrow_mut().pop_front() else { break };
+            match waiter.send(kept) {
+                Ok(()) => {
+                    link.reused.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                Err(back) => kept = back,
+            }
+        }
+        if link.waiting.load(Ordering::Relaxed) > 0 {
+            kept.close(Close::Yielded);
+        } else if self.idle.borrow().len() >= link.shape.idle_per_endpoint {
+            kept.close(Close::Surplus);
+        } else {
+            link.idle.fetch_add(1, Ordering::Relaxed);
+            self.idle.borrow_mut().push(kept);
+        }
+    }
+
+    fn sweep(&self, link: &Link, now: Moment) {
+        let mut closing = Vec::new();
+        self.idle.borrow_mut().retain_mut(|kept| match kept.verdict(link, now) {
+            None => true,
+            Some(why) => {
+                link.count_close(why);
+                link.idle.fetch_sub(1, Ordering::Relaxed);
+                closing.push(why);
+                false
+            }
+        });
+    }
+
+    /// A handle on the one HTTP/2 connection, which is made anew when it is gone or worn out.
+    async fn share(self: Rc<Self>, link: &Arc<Link>, fresh: bool) -> Result<Lease, Fault> {
+        let pool = Rc::clone(&self);
+        let mut shared = self.shared.lock().await;
+        let now = clock::now();
+        let usable = shared.as_ref().is_some_and(|shared| {
+            !fresh
+                && !shared.sender.is_closed()
+                && shared.uses < link.shape.max_requests
+                && now.saturating_since(shared.born) < link.shape.max_age
+        });
+        if !usable {
+            if let Some(old) = shared.take() {
+                link.count_close(if old.sender.is_closed() { Close::Peer } else { Close::Age });
+            }
+            *shared = Some(Shared::open(link).await?);
+        }
+        let Some(live) = shared.as_mut() else { return Err(Fault::ConnectFailed) };
+        let reused = live.uses > 0;
+        if reused {
+            link.reused.fetch_add(1, Ordering::Relaxed);
+        }
+        live.uses += 1;
+        let connection =
+            Connection::Many { sender: live.sender.clone(), _permit: Rc::clone(&live.permit) };
+        Ok(Lease { pool, link: Arc::clone(link), connection: Some(connection), reused })
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        for kept in self.idle.get_mut().drain(..) {
+            kept.permit.link.idle.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    async fn open(link: &Arc<Link>, permit: OwnedSemaphorePermit) -> Result<Self, Fault> {
+        let permit = Permit::new(link, Some(permit));
+        let sender = connect::http1(link).await?;
+        link.opened.fetch_add(1, Ordering::Relaxed);
+        let now = clock::now();
+        Ok(Self { sender, permit, uses: 0, born: now, since: now })
+    }
+
+    /// Why it may not be used again, if so.
+    fn verdict(&self, link: &Link, now: Moment) -> Option<Close> {
+        if self.sender.is_closed() || !self.sender.is_ready() {
+            Some(Close::Peer)
+        } else if now.saturating_since(self.since) >= link.idle_timeout() {
+            Some(Close::Idle)
+        } else if now.saturating_since(self.born) >= link.shape.max_age {
+            Some(Close::Age)
+        } else if self.uses >= link.shape.max_requests {
+            Some(Close::Requests)
+        } else {
+            None
+        }
+    }
+
+    fn close(self, why: Close) {
+        self.permit.link.count_close(why);
+    }
+}
+
+impl Shared {
+    async fn open(link: &Arc<Link>) -> Result<Self, Fault> {
+        let permit = Rc::new(Permit::new(link, None));
+        let sender = connect::http2(link).await?;
+        link.opened.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { sender, permit, uses: 0, born: clock::now() })
+    }
+}
+
+impl Permit {
+    fn new(link: &Arc<Link>, permit: Option<OwnedSemaphorePermit>) -> Self {
+        link.open.fetch_add(1, Ordering::Relaxed);
+        Self { link: Arc::clone(link), _permit: permit }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.link.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+// === impl Lease ===
+
+impl Lease {
+    fn one(pool: Rc<Pool>, link: &Arc<Link>, mut kept: Kept) -> Self {
+        let reused = kept.uses > 0;
+        kept.uses += 1;
+        let connection = Some(Connection::One { kept });
+        Self { pool, link: Arc::clone(link), connection, reused }
+    }
+
+    /// Sends the request and waits for the head of the final answer.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<Upload>,
+    ) -> Result<Response<Incoming>, Box<Lost>> {
+        let sent = match &mut self.connection {
+            Some(Connection::One { kept }) => kept.sender.try_send_request(request).await,
+            Some(Connection::Many { sender, .. }) => sender.try_send_request(request).await,
+            // A lease is used once; `send` twice on a released one cannot be written from outside.
+            None => std::future::pending().await,
+        };
+        sent.map_err(|mut lost| {
+            Box::new(Lost { unsent: lost.take_message(), error: lost.into_error() })
+        })
+    }
+
+    /// The answer was read to its end: the connection may serve another request.
+    pub(crate) fn release(mut self) {
+        let Some(Connection::One { kept }) = self.connection.take() else { return };
+        if kept.sender.is_closed() {
+            kept.close(Close::Peer);
+        } else if kept.sender.is_ready() {
+            self.pool.give_back(kept, clock::now());
+        } else {
+            settle(Rc::clone(&self.pool), kept);
+        }
+    }
+
+    /// The connection may not be used again, for a reason that is no failure.
+    pub(crate) fn discard(mut self, why: Close) {
+        if let Some(Connection::One { kept }) = self.connection.take() {
+            kept.close(why);
+        }
+    }
+
+    /// The endpoint's lasting side.
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(Connection::One { kept }) = self.connection.take() {
+            kept.close(Close::Abandoned);
+        }
+    }
+}
+
+/// The answer is complete but the connection is still busy (a slow upload after an early answer):
+/// it comes back when it is ready, or is closed.
+fn settle(pool: Rc<Pool>, mut kept: Kept) {
+    tasks::local(Kind::Upstream, async move {
+        let limit = clock::deadline(clock::now().after(SETTLE));
+        match tokio::time::timeout_at(limit, kept.sender.ready()).await {
+            Ok(Ok(())) => pool.give_back(kept, clock::now()),
+            Ok(Err(_)) => kept.close(Close::Peer),
+            Err(_) => kept.close(Close::Unusable),
+        }
+    });
+}

@@ -1,0 +1,64 @@
+//! What building a part may use: cells that outlive reloads, files beside the config, and the list
+//! of problems. Nothing here is reachable from the request path.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::problem::Problems;
+use crate::base::yaml::Place;
+use crate::lasting::retained::Retained;
+use crate::lasting::telemetry::metrics::Metrics;
+
+/// Largest key, secret or certificate file, bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// The workshop of one compilation.
+pub(crate) struct Env<'a> {
+    pub(crate) retained: &'a Retained,
+    pub(crate) metrics: &'a Arc<Metrics>,
+    pub(crate) problems: &'a mut Problems,
+    /// Folder of the config file; relative paths start here.
+    pub(crate) base: &'a Path,
+    /// Missing keys and certificates are made.
+    pub(crate) development: bool,
+    /// Makes files (`run`) or only looks (`check`).
+    pub(crate) may_write: bool,
+}
+
+/// Where a filter stands: whose it is, and what the owner's path captures.
+#[derive(Debug, Clone)]
+pub(crate) struct Owner {
+    /// `global`, `group:api` or `route:users`; the name its cells are kept by.
+    pub(crate) name: String,
+    /// Names captured by the route's path.
+    pub(crate) captures: Vec<String>,
+}
+
+impl Env<'_> {
+    /// A path of the config, relative to the config's folder.
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.base.join(path)
+    }
+
+    /// Reads a file the config names, or records why not.
+    pub(crate) fn file(&mut self, at: &Place<'_>, path: &str) -> Option<Vec<u8>> {
+        let full = self.path(path);
+        match read_bounded(&full) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.problems
+                    .error(at, format!("cannot read `{path}`: {error}"))
+                    .help(format!("paths are relative to {}", self.base.display()));
+                None
+            }
+        }
+    }
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let size = std::fs::metadata(path)?.len();
+    if size > MAX_FILE {
+        return Err(std::io::Error::other(format!("{size} bytes; at most {MAX_FILE} are read")));
+    }
+    std::fs::read(path)
+}

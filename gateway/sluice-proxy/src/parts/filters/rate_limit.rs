@@ -1,0 +1,220 @@
+//! Limits how often a key may call, by a sliding window kept in this process. A call over the limit
+//! gets 429 with `Retry-After`; refused calls are not counted, so a caller that hammers recovers.
+//!
+//! A limit keyed by address alone needs to know nothing of the caller and runs before tokens are
+//! read; every other limit runs after the caller is known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Response};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use sluice_engine::window::Rules;
+
+use super::{Flow, Hooks};
+use crate::base::body::Body;
+use crate::base::clock;
+use crate::base::cx::{Cx, LimitState};
+use crate::base::fault::Fault;
+use crate::base::respond::whole_seconds;
+use crate::base::units::Span;
+use crate::base::yaml::Place;
+use crate::lasting::limits::Table;
+use crate::parts::env::{Env, Owner};
+use crate::parts::text::push_claim;
+
+/// At most `limit` calls in any span of `per`, counted separately for each key.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Calls admitted.
+    limit: u64,
+    /// The span they are counted over.
+    per: Span,
+    /// What is counted: `address`, `route`, `claim:NAME`, `header:NAME`, `capture:NAME`, or several
+    /// joined by `+`. A part that a request lacks is replaced by its address: nobody is unlimited.
+    #[serde(default = "default_key")]
+    key: String,
+    /// Tells two limits of one owner apart.
+    #[serde(default)]
+    label: Option<String>,
+}
+
+fn default_key() -> String {
+    "address".to_owned()
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Address,
+    Route,
+    Claim(String),
+    Header(HeaderName),
+    Capture(usize),
+}
+
+impl Config {
+    pub(crate) fn build(
+        &self,
+        at: &Place<'_>,
+        owner: &Owner,
+        env: &mut Env<'_>,
+    ) -> Option<RateLimit> {
+        let parts = self.parts(at, owner, env)?;
+        let per = self.per.0;
+        if self.limit == 0 {
+            env.problems
+                .error(&at.field("limit"), "a limit of 0 refuses every call")
+                .help("to refuse everybody use `respond: { status: 403 }`");
+            return None;
+        }
+        if !(Duration::from_millis(100)..=Duration::from_secs(86_400)).contains(&per) {
+            env.problems.error(&at.field("per"), "`per` must lie between 100ms and 1d");
+            return None;
+        }
+        let label = self.label.as_deref().unwrap_or("");
+        // The width of the window is part of the name: counts of another width mean nothing.
+        let name = format!("limit {} {} {}ms {}", owner.name, label, per.as_millis(), self.key);
+        let guard = parts.iter().all(|part| matches!(part, Part::Address | Part::Route));
+        Some(RateLimit {
+            rules: Rules { limit: self.limit, per },
+            table: env.retained.cell(&name, Table::new),
+            parts,
+            guard,
+        })
+    }
+
+    fn parts(&self, at: &Place<'_>, owner: &Owner, env: &mut Env<'_>) -> Option<Vec<Part>> {
+        let at = at.field("key");
+        let mut parts = Vec::new();
+        for word in self.key.split('+').map(str::trim) {
+            let part = match word.split_once(':') {
+                None if word == "address" => Some(Part::Address),
+                None if word == "route" => Some(Part::Route),
+                Some(("claim", name)) if !name.is_empty() => Some(Part::Claim(name.to_owned())),
+                Some(("header", name)) => HeaderName::try_from(name).ok().map(Part::Header),
+                Some(("capture", name)) => match owner.captures.iter().position(|c| c == name) {
+                    Some(at) => Some(Part::Capture(at)),
+                    None => {
+                        env.problems
+                            .error(&at, format!("the path of this route captures no `{name}`"));
+                        return None;
+                    }
+                },
+                _ => None,
+            };
+            let Some(part) = part else {
+                env.problems.error(&at, format!("`{word}` is not a limit key")).help(
+                    "write address, route, claim:NAME, header:NAME or capture:NAME, joined by +",
+                );
+                return None;
+            };
+            parts.push(part);
+        }
+        Some(parts)
+    }
+}
+
+pub(crate) struct RateLimit {
+    rules: Rules,
+    parts: Vec<Part>,
+    table: Arc<Table>,
+    guard: bool,
+}
+
+impl std::fmt::Debug for RateLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RateLimit")
+            .field("rules", &self.rules)
+            .field("parts", &self.parts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RateLimit {
+    /// Whether it may run before the caller is known.
+    pub(crate) fn is_guard(&self) -> bool {
+        self.guard
+    }
+
+    fn key(&self, cx: &Cx, head: &Parts) -> Key {
+        let mut key = Key::default();
+        for part in &self.parts {
+            match part {
+                Part::Address => key.address(cx.client),
+                // The table belongs to one owner already; a constant keeps the tuple well-formed.
+                Part::Route => key.push(b"*"),
+                Part::Capture(at) => key.push(cx.capture(*at).as_bytes()),
+                Part::Claim(name) => match cx.claim(name) {
+                    Some(claim) => {
+                        let mut text = String::new();
+                        push_claim(claim, &mut text);
+                        key.push(text.as_bytes());
+                    }
+                    None => key.address(cx.client),
+                },
+                Part::Header(name) => match head.headers.get(name) {
+                    Some(value) => key.push(value.as_bytes()),
+                    None => key.address(cx.client),
+                },
+            }
+        }
+        key
+    }
+}
+
+impl Hooks for RateLimit {
+    async fn on_request(&self, cx: &mut Cx, head: &mut Parts) -> Result<Flow, Fault> {
+        let key = self.key(cx, head);
+        let verdict = self.table.hit(key.0.as_slice(), &self.rules, clock::now());
+        let state = LimitState {
+            limit: self.rules.limit,
+            remaining: verdict.remaining,
+            reset: verdict.reset_after,
+        };
+        // Of several limits the client is told the one it will meet first.
+        if cx.limit.is_none_or(|known| state.remaining < known.remaining || !verdict.admitted) {
+            cx.limit = Some(state);
+        }
+        if verdict.admitted {
+            return Ok(Flow::Next);
+        }
+        cx.retry_after = Some(verdict.retry_after.max(Duration::from_secs(1)));
+        Err(Fault::RateLimited)
+    }
+
+    fn on_response(&self, cx: &mut Cx, response: &mut Response<Body>) {
+        let Some(state) = cx.limit.take() else { return };
+        let headers = response.headers_mut();
+        headers.insert(HeaderName::from_static("ratelimit-limit"), HeaderValue::from(state.limit));
+        headers.insert(
+            HeaderName::from_static("ratelimit-remaining"),
+            HeaderValue::from(state.remaining),
+        );
+        headers.insert(
+            HeaderName::from_static("ratelimit-reset"),
+            HeaderValue::from(whole_seconds(state.reset)),
+        );
+    }
+}
+
+/// A limit key under construction: length-prefixed parts, so that no two tuples are alike.
+#[derive(Default)]
+struct Key(smallvec::SmallVec<[u8; 64]>);
+
+impl Key {
+    fn push(&mut self, part: &[u8]) {
+        self.0.extend_from_slice(&part.len().to_be_bytes());
+        self.0.extend_from_slice(part);
+    }
+
+    /// IPv6 callers are counted by /64, which one of them has whole.
+    fn address(&mut self, address: std::net::IpAddr) {
+        match address {
+            std::net::IpAddr::V4(v4) => self.push(&v4.octets()),
+            std::net::IpAddr::V6(v6) => self.push(v6.octets().get(..8).unwrap_or(&[])),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Where the gateway listens, and what it grants to whoever connects.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::env::Env;
+use super::tls::{self, Certificates};
+use crate::base::units::{ByteSize, Span};
+use crate::base::yaml::Place;
+
+/// One address to listen on.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// A unique name, seen in logs.
+    pub(crate) name: String,
+    /// Address and port, like `0.0.0.0:8080` or `[::]:8443`.
+    pub(crate) address: String,
+    /// Serve TLS here.
+    #[serde(default)]
+    pub(crate) tls: Option<tls::Config>,
+    /// Time limits of client connections.
+    #[serde(default)]
+    pub(crate) timeouts: Timeouts,
+    /// Size limits of client connections.
+    #[serde(default)]
+    pub(crate) limits: Limits,
+}
+
+/// Time limits of a client connection. None can be switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// TLS handshake, and the first bytes of a connection.
+    pub(crate) handshake: Span,
+    /// From a request's first byte to the end of its head.
+    pub(crate) head: Span,
+    /// Largest pause within a request body.
+    pub(crate) body: Span,
+    /// Longest stall while the client does not read its answer.
+    pub(crate) write: Span,
+    /// Idle time between requests.
+    pub(crate) keepalive: Span,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake: Span(Duration::from_secs(10)),
+            head: Span(Duration::from_secs(10)),
+            body: Span(Duration::from_secs(30)),
+            write: Span(Duration::from_secs(30)),
+            // A little over a minute, as nginx has it: mobile clients pause about that long.
+            keepalive: Span(Duration::from_secs(75)),
+        }
+    }
+}
+
+/// Size limits of client connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections open at a time, shared equally among the workers.
+    pub(crate) connections: u32,
+    /// Requests on one connection before it is closed in good order.
+    pub(crate) requests_per_connection: u64,
+    /// Size of a request head.
+    pub(crate) head: ByteSize,
+    /// HTTP/2 streams open at a time on one connection.
+    pub(crate) streams: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            requests_per_connection: 10_000,
+            head: ByteSize(32 * 1024),
+            streams: 100,
+        }
+    }
+}
+
+/// A listener as compiled.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) name: Arc<str>,
+    pub(crate) address: SocketAddr,
+    pub(crate) tls: Option<ListenerTls>,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) limits: Limits,
+}
+
+/// TLS of a listener as compiled.
+#[derive(Debug)]
+pub(crate) struct ListenerTls {
+    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) store: Arc<tls::Store>,
+    /// Kept over reloads, so that sessions can be resumed.
+    pub(crate) server: Arc<Result<Arc<rustls::ServerConfig>, rustls::Error>>,
+}
+
+impl Config {
+    pub(crate) fn build(&self, at: &Place<'_>, env: &mut Env<'_>) -> Option<Listener> {
+        let address = self.address.parse::<SocketAddr>();
+        if address.is_err() {
+            env.problems
+                .error(
+                    &at.field("address"),
+                    format!("`{}` is not an address to listen on", self.address),
+                )
+                .help("write an IP address and a port, like 0.0.0.0:8080 or [::]:8080");
+        }
+        let tls = match &self.tls {
+            None => None,
+            Some(config) => {
+                let certificates = config.build(&at.field("tls"), env)?;
+                let name = format!("certificates of listener {}", self.name);
+                let store = env.retained.cell(&name, tls::Store::new);
+                let name = format!("TLS of listener {} {:?}", self.name, config.min_version);
+                let server = env.retained.cell(&name, || {
+                    tls::server_config(Arc::clone(&store), config.min_version).map(Arc::new)
+                });
+                if let Err(error) = server.as_ref() {
+                    env.problems.error(&at.field("tls"), format!("TLS cannot be set up: {error}"));
+                    return None;
+                }
+                Some(ListenerTls { certificates: Arc::new(certificates), store, server })
+            }
+        };
+        self.check(at, env)?;
+        Some(Listener {
+            name: self.name.as_str().into(),
+            address: address.ok()?,
+            tls,
+            timeouts: self.timeouts,
+            limits: self.limits,
+        })
+    }
+
+    fn check(&self, at: &Place<'_>, env: &mut Env<'_>) -> Option<()> {
+        let spans = [
+            ("handshake", self.timeouts.handshake),
+            ("head", self.timeouts.head),
+            ("body", self.timeouts.body),
+            ("write", self.timeouts.write),
+            ("keepalive", self.timeouts.keepalive),
+        ];
+        let mut whole = true;
+        for (name, span) in spans {
+            let fine = Duration::from_millis(100)..=Duration::from_secs(3600);
+            if !fine.contains(&span.0) {
+                whole = false;
+                env.problems.error(
+                    &at.field("timeouts").field(name),
+                    format!("`{name}` must lie between 100ms and 1h"),
+                );
+            }
+        }
+        let limits = at.field("limits");
+        if !(8 * 1024..=1024 * 1024).contains(&self.limits.head.0) {
+            whole = false;
+            env.problems.error(&limits.field("head"), "`head` must lie between 8KiB and 1MiB");
+        }
+        if self.limits.connections == 0 || self.limits.requests_per_connection == 0 {
+            whole = false;
+            env.problems.error(&limits, "a limit of 0 would serve nobody");
+        }
+        if !(1..=1000).contains(&self.limits.streams) {
+            whole = false;
+            env.problems.error(&limits.field("streams"), "`streams` must lie between 1 and 1000");
+        }
+        whole.then_some(())
+    }
+}

@@ -1,0 +1,436 @@
+//! A service behind the gateway: its endpoints, how they are chosen and talked to, how long that may
+//! take, and when to stop trying. Or a service inside the gateway (`builtin`).
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use sluice_engine::{balance, breaker};
+
+use super::env::Env;
+use crate::base::units::{Percent, Span};
+use crate::base::yaml::Place;
+use crate::lasting::link::{Protocol, Shape};
+use crate::lasting::tasks::Owned;
+use crate::lasting::telemetry::metrics::UpstreamSeries;
+
+pub(crate) mod discovery;
+pub(crate) mod endpoints;
+pub(crate) mod probe;
+pub(crate) mod tls;
+
+use endpoints::{EndpointConfig, EndpointSet, Plan};
+
+/// A service that routes can name.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Answer inside the gateway instead: `echo` shows the request, `health` says it is alive.
+    #[serde(default)]
+    builtin: Option<Builtin>,
+    /// Where the service runs.
+    #[serde(default)]
+    endpoints: Vec<EndpointConfig>,
+    /// How an endpoint is chosen.
+    #[serde(default)]
+    balance: Balance,
+    /// What is spoken to the endpoints.
+    #[serde(default)]
+    protocol: ProtocolConfig,
+    /// Talk TLS to the endpoints.
+    #[serde(default)]
+    tls: Option<tls::Config>,
+    /// The Host the service sees: `client` (what the client asked for), `endpoint` (the endpoint's
+    /// own address), or a name.
+    #[serde(default = "default_host")]
+    host: String,
+    /// The pool of kept connections.
+    #[serde(default)]
+    keepalive: Keepalive,
+    /// Time limits.
+    #[serde(default)]
+    timeouts: Timeouts,
+    /// Ask the endpoints regularly whether they are well.
+    #[serde(default)]
+    health_check: Option<probe::Config>,
+    /// Stop asking a service that keeps failing.
+    #[serde(default)]
+    breaker: Option<BreakerConfig>,
+}
+
+fn default_host() -> String {
+    "client".to_owned()
+}
+
+/// Services inside the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Builtin {
+    /// Answers with what it was asked, as JSON.
+    Echo,
+    /// Answers 200 while the gateway is ready, 503 while it drains.
+    Health,
+}
+
+/// How an endpoint is chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// In turn, by weight.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest requests in flight for its weight.
+    LeastRequest,
+}
+
+/// What is spoken to endpoints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProtocolConfig {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, needed for gRPC; without `tls` by prior knowledge (h2c).
+    Http2,
+}
+
+/// The pool of kept connections, per endpoint.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keepalive {
+    /// Idle connections each worker keeps.
+    idle_per_endpoint: usize,
+    /// Requests on one connection before it is replaced.
+    max_requests: u64,
+    /// Idle time before a connection is closed; keep it below the service's own. A service that
+    /// announces a shorter time (`Keep-Alive: timeout=`) is believed.
+    idle_timeout: Span,
+    /// Age before a connection is replaced, so that moved names are followed.
+    max_age: Span,
+    /// Connections open at a time, over all workers (HTTP/1).
+    max_connections: usize,
+    /// How long a request waits for one when all are in use.
+    max_wait: Span,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self {
+            idle_per_endpoint: 256,
+            max_requests: 100_000,
+            // Many services close after 5s; a request sent in that moment is lost.
+            idle_timeout: Span(Duration::from_secs(4)),
+            max_age: Span(Duration::from_secs(600)),
+            max_connections: 1024,
+            max_wait: Span(Duration::from_millis(100)),
+        }
+    }
+}
+
+/// Time limits towards a service. None can be switched off.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// TCP connect, and again the TLS handshake.
+    pub(crate) connect: Span,
+    /// From the request being sent to the head of the answer, each attempt; `total` if not given.
+    pub(crate) head: Option<Span>,
+    /// From the request's arrival to the head of the answer, all attempts together; at most 55s,
+    /// since clients give up after a minute. Routes with `streaming` have no total.
+    pub(crate) total: Span,
+    /// Largest pause within the answer.
+    pub(crate) idle: Span,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Span(Duration::from_secs(1)),
+            head: None,
+            total: Span(Duration::from_secs(15)),
+            idle: Span(Duration::from_secs(30)),
+        }
+    }
+}
+
+/// When to stop asking a failing service. Failures are refused or broken connections, timeouts, and
+/// the statuses 502, 503 and 504; a client that goes away is none.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BreakerConfig {
+    /// Opens after this many failures in a row.
+    #[serde(default)]
+    consecutive_failures: Option<u32>,
+    /// Opens when this share of the calls in the window failed.
+    #[serde(default)]
+    failure_rate: Option<Percent>,
+    /// Calls the window must hold before the rate counts.
+    #[serde(default = "default_min_requests")]
+    min_requests: u32,
+    /// The window of the rate.
+    #[serde(default = "default_window")]
+    window: Span,
+    /// How long it stays open before it tries again.
+    #[serde(default = "default_open_for")]
+    open_for: Span,
+    /// Trial requests while half-open; all must succeed.
+    #[serde(default = "default_trials")]
+    half_open_requests: u32,
+}
+
+fn default_min_requests() -> u32 {
+    20
+}
+
+fn default_window() -> Span {
+    Span(Duration::from_secs(10))
+}
+
+fn default_open_for() -> Span {
+    Span(Duration::from_secs(5))
+}
+
+fn default_trials() -> u32 {
+    3
+}
+
+// === Compiled ===
+
+/// An upstream as compiled.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) name: Arc<str>,
+    pub(crate) kind: Kind,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Builtin(Builtin),
+    Service(Box<Service>),
+}
+
+/// A real service.
+pub(crate) struct Service {
+    /// Addresses, weights and cells as one pointer: a change of names never shows a half.
+    pub(crate) endpoints: ArcSwap<EndpointSet>,
+    /// How the set is made from what discovery finds.
+    pub(crate) plan: Plan,
+    pub(crate) position: Arc<balance::Cell>,
+    pub(crate) breaker: Option<Breaker>,
+    pub(crate) host: HostMode,
+    pub(crate) protocol: Protocol,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) series: Arc<UpstreamSeries>,
+    pub(crate) health_check: Option<probe::Probe>,
+    /// Resolving and probing, for as long as this compilation is the current one.
+    pub(crate) background: Mutex<Vec<Owned>>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+/// Rules of this compilation over a cell that outlives it.
+pub(crate) struct Breaker {
+    pub(crate) rules: breaker::Rules,
+    pub(crate) cell: Arc<breaker::Cell>,
+}
+
+/// The Host a service sees.
+#[derive(Debug, Clone)]
+pub(crate) enum HostMode {
+    Client,
+    Endpoint,
+    Fixed(http::HeaderValue),
+}
+
+impl Config {
+    pub(crate) fn build(&self, name: &str, at: &Place<'_>, env: &mut Env<'_>) -> Option<Upstream> {
+        let kind = match self.builtin {
+            Some(builtin) => {
+                if !self.endpoints.is_empty() {
+                    env.problems
+                        .error(&at.field("endpoints"), "a builtin upstream has no endpoints");
+                    return None;
+                }
+                Kind::Builtin(builtin)
+            }
+            None => Kind::Service(Box::new(self.service(name, at, env)?)),
+        };
+        Some(Upstream { name: name.into(), kind })
+    }
+
+    fn service(&self, name: &str, at: &Place<'_>, env: &mut Env<'_>) -> Option<Service> {
+        let timeouts = self.timeouts.check(&at.field("timeouts"), env);
+        let host = self.host_mode(&at.field("host"), env);
+        let breaker = match &self.breaker {
+            None => Some(None),
+            Some(config) => config.build(name, &at.field("breaker"), env).map(Some),
+        };
+        let health_check = match &self.health_check {
+            None => Some(None),
+            Some(config) => config.build(&at.field("health_check"), env).map(Some),
+        };
+        let protocol = match self.protocol {
+            ProtocolConfig::Http1 => Protocol::Http1,
+            ProtocolConfig::Http2 => Protocol::Http2,
+        };
+        let tls = match &self.tls {
+            None => Some(None),
+            Some(config) => config.build(protocol, &at.field("tls"), env).map(Some),
+        };
+        let keepalive = self.keepalive.check(&at.field("keepalive"), env);
+        let (timeouts, keepalive) = (timeouts?, keepalive?);
+        let shape = Shape {
+            tls: None,
+            protocol,
+            connect: timeouts.connect.0,
+            idle_per_endpoint: keepalive.idle_per_endpoint,
+            idle_timeout: keepalive.idle_timeout.0,
+            max_requests: keepalive.max_requests,
+            max_age: keepalive.max_age.0,
+            max_connections: keepalive.max_connections,
+            max_wait: keepalive.max_wait.0,
+        };
+        let policy = match self.balance {
+            Balance::RoundRobin => balance::Policy::RoundRobin,
+            Balance::LeastRequest => balance::Policy::LeastRequest,
+        };
+        let plan =
+            Plan::build(name, &self.endpoints, shape, tls?, policy, &at.field("endpoints"), env)?;
+        let workers = env.metrics.workers.len();
+        Some(Service {
+            endpoints: ArcSwap::from_pointee(plan.resolve(env.retained)),
+            plan,
+            position: env
+                .retained
+                .cell(&format!("position of upstream {name}"), balance::Cell::default),
+            breaker: breaker?,
+            host: host?,
+            protocol,
+            timeouts,
+            series: env
+                .retained
+                .cell(&format!("series of upstream {name}"), || UpstreamSeries::new(workers)),
+            health_check: health_check?,
+            background: Mutex::default(),
+        })
+    }
+
+    fn host_mode(&self, at: &Place<'_>, env: &mut Env<'_>) -> Option<HostMode> {
+        match self.host.as_str() {
+            "client" => Some(HostMode::Client),
+            "endpoint" => Some(HostMode::Endpoint),
+            name => match name.parse::<http::uri::Authority>() {
+                Ok(_) => http::HeaderValue::try_from(name).ok().map(HostMode::Fixed),
+                Err(_) => {
+                    env.problems.error(
+                        at,
+                        format!("`{name}` is neither `client`, `endpoint` nor a host name"),
+                    );
+                    None
+                }
+            },
+        }
+    }
+}
+
+impl Timeouts {
+    fn check(self, at: &Place<'_>, env: &mut Env<'_>) -> Option<Self> {
+        let head = self.head.unwrap_or(self.total);
+        let mut whole = true;
+        for (name, span, most) in [
+            ("connect", self.connect, 30),
+            ("head", head, 55),
+            ("total", self.total, 55),
+            ("idle", self.idle, 3600),
+        ] {
+            if !(Duration::from_millis(1)..=Duration::from_secs(most)).contains(&span.0) {
+                whole = false;
+                env.problems
+                    .error(&at.field(name), format!("`{name}` must lie between 1ms and {most}s"));
+            }
+        }
+        whole.then_some(self)
+    }
+
+    /// The limit of one attempt's wait for the head.
+    pub(crate) fn head(&self) -> Duration {
+        self.head.unwrap_or(self.total).0
+    }
+}
+
+impl Keepalive {
+    fn check(self, at: &Place<'_>, env: &mut Env<'_>) -> Option<Self> {
+        let mut whole = true;
+        if !(1..=100_000).contains(&self.max_connections) {
+            whole = false;
+            env.problems.error(
+                &at.field("max_connections"),
+                "`max_connections` must lie between 1 and 100000",
+            );
+        }
+        if self.max_requests == 0 {
+            whole = false;
+            env.problems
+                .error(&at.field("max_requests"), "a connection must carry at least one request");
+        }
+        if self.max_wait.0 > Duration::from_secs(10) {
+            whole = false;
+            env.problems.error(
+                &at.field("max_wait"),
+                "nobody should wait longer than 10s for a connection",
+            );
+        }
+        whole.then_some(self)
+    }
+}
+
+impl BreakerConfig {
+    fn build(&self, name: &str, at: &Place<'_>, env: &mut Env<'_>) -> Option<Breaker> {
+        if self.consecutive_failures.is_none() && self.failure_rate.is_none() {
+            env.problems
+                .error(at, "a breaker needs a rule")
+                .help("write `failure_rate: 50%` or `consecutive_failures: 5`");
+            return None;
+        }
+        let percent = self.failure_rate.map(|percent| percent.0);
+        let mut whole = true;
+        if percent.is_some_and(|percent| !(1..=100).contains(&percent)) {
+            whole = false;
+            env.problems
+                .error(&at.field("failure_rate"), "a failure rate lies between 1% and 100%");
+        }
+        if self.consecutive_failures == Some(0)
+            || self.half_open_requests == 0
+            || self.min_requests == 0
+        {
+            whole = false;
+            env.problems.error(at, "counts of a breaker start at 1");
+        }
+        for (key, span) in [("window", self.window), ("open_for", self.open_for)] {
+            if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&span.0) {
+                whole = false;
+                env.problems
+                    .error(&at.field(key), format!("`{key}` must lie between 100ms and 1h"));
+            }
+        }
+        let rules = breaker::Rules {
+            consecutive_failures: self.consecutive_failures,
+            failure_rate: percent.map(|percent| breaker::RateRule {
+                percent,
+                min_requests: self.min_requests,
+                window: self.window.0,
+            }),
+            open_for: self.open_for.0,
+            half_open_requests: self.half_open_requests,
+        };
+        // Slots of another width hold counts that mean something else.
+        let cell = format!("breaker of upstream {name} {}ms", self.window.0.as_millis());
+        whole.then(|| Breaker { rules, cell: env.retained.cell(&cell, breaker::Cell::default) })
+    }
+}

@@ -1,0 +1,285 @@
+//! Endpoints: what the operator wrote ([`Plan`]) and the addresses that stand for it now
+//! ([`EndpointSet`]). A host name may stand for several addresses; each becomes an endpoint of its
+//! own. A set is never emptied by an answer that names nobody.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::HeaderValue;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use sluice_engine::balance::{self, Chooser};
+
+use crate::base::yaml::Place;
+use crate::lasting::link::{Link, Shape, Target, Tls};
+use crate::lasting::retained::Retained;
+use crate::parts::env::Env;
+
+/// One place where a service runs.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointConfig {
+    /// `10.0.0.11:8080`, `[2001:db8::1]:80` or `users.internal:8080`; names are resolved again when
+    /// their time to live has passed.
+    address: String,
+    /// Its share of the requests, compared with the others'.
+    #[serde(default = "default_weight")]
+    weight: u32,
+    /// Used only while no other endpoint is up.
+    #[serde(default)]
+    backup: bool,
+}
+
+fn default_weight() -> u32 {
+    1
+}
+
+/// What the operator wrote, checked.
+pub(crate) struct Plan {
+    upstream: Arc<str>,
+    entries: Vec<Entry>,
+    shape: Shape,
+    tls: Option<super::tls::Compiled>,
+    policy: balance::Policy,
+    /// Last good addresses by name; kept over reloads.
+    names: Arc<Names>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    host: Host,
+    port: u16,
+    weight: u32,
+    backup: bool,
+    /// As written, for `Host` and for people.
+    text: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Host {
+    Address(IpAddr),
+    Name(String),
+}
+
+/// Last good addresses of host names.
+#[derive(Debug, Default)]
+pub(crate) struct Names(Mutex<HashMap<String, Vec<IpAddr>>>);
+
+/// The addresses in use.
+pub(crate) struct EndpointSet {
+    pub(crate) endpoints: Vec<Endpoint>,
+    chooser: Chooser,
+}
+
+/// One address in use.
+pub(crate) struct Endpoint {
+    pub(crate) label: Arc<str>,
+    pub(crate) host: HeaderValue,
+    pub(crate) target: Arc<Target>,
+    pub(crate) link: Arc<Link>,
+    pub(crate) weight: u32,
+    pub(crate) backup: bool,
+}
+
+// === impl Plan ===
+
+impl Plan {
+    pub(crate) fn build(
+        upstream: &str,
+        configs: &[EndpointConfig],
+        shape: Shape,
+        tls: Option<super::tls::Compiled>,
+        policy: balance::Policy,
+        at: &Place<'_>,
+        env: &mut Env<'_>,
+    ) -> Option<Self> {
+        if configs.is_empty() {
+            env.problems
+                .error(at, format!("upstream `{upstream}` has no endpoints"))
+                .help("write `endpoints: [ { address: \"10.0.0.11:8080\" } ]`, or `builtin: echo`");
+            return None;
+        }
+        let entries: Vec<Entry> = configs
+            .iter()
+            .enumerate()
+            .filter_map(|(index, config)| config.parse(&at.index(index), env))
+            .collect();
+        if entries.len() < configs.len() {
+            return None;
+        }
+        if entries.iter().all(|entry| entry.weight == 0) {
+            env.problems.error(at, "every endpoint has weight 0; nobody would be asked");
+            return None;
+        }
+        let names = env.retained.cell(&format!("names of upstream {upstream}"), Names::default);
+        Some(Self { upstream: upstream.into(), entries, shape, tls, policy, names })
+    }
+
+    /// Host names to resolve.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .entries
+            .iter()
+            .filter_map(|entry| match &entry.host {
+                Host::Name(name) => Some(name.clone()),
+                Host::Address(_) => None,
+            })
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Remembers a name's addresses; an empty answer changes nothing. Tells whether this is news.
+    pub(crate) fn learn(&self, name: &str, mut addresses: Vec<IpAddr>) -> bool {
+        if addresses.is_empty() {
+            return false;
+        }
+        addresses.sort();
+        addresses.dedup();
+        let mut names = self.names.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = names.get(name) != Some(&addresses);
+        names.insert(name.to_owned(), addresses);
+        news
+    }
+
+    /// The set for what is known now; cells of addresses that stay are kept.
+    pub(crate) fn resolve(&self, retained: &Retained) -> EndpointSet {
+        let names = self.names.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut endpoints = Vec::new();
+        for entry in &self.entries {
+            let addresses = match &entry.host {
+                Host::Address(address) => vec![*address],
+                Host::Name(name) => names.get(name).cloned().unwrap_or_default(),
+            };
+            for address in addresses {
+                let address = SocketAddr::new(address, entry.port);
+                endpoints.push(self.endpoint(entry, address, retained));
+            }
+        }
+        let chooser = Chooser::new(self.policy, &View(&endpoints));
+        EndpointSet { endpoints, chooser }
+    }
+
+    fn endpoint(&self, entry: &Entry, address: SocketAddr, retained: &Retained) -> Endpoint {
+        let upstream = &self.upstream;
+        let shape = Shape {
+            tls: self.tls.as_ref().and_then(|tls| {
+                let name = match &entry.host {
+                    Host::Name(name) => name.clone(),
+                    Host::Address(address) => address.to_string(),
+                };
+                tls.for_host(&name)
+                    .map(|server_name| Tls { config: Arc::clone(&tls.config), server_name })
+            }),
+            ..self.shape.clone()
+        };
+        let link_name = format!(
+            "link {upstream} {address} {:?} {} {:?} {} {:?} {} {:?} {} {:?}",
+            shape.protocol,
+            self.tls.as_ref().map_or("", |tls| tls.key.as_str()),
+            shape.tls.as_ref().map(|tls| &tls.server_name),
+            shape.idle_per_endpoint,
+            shape.idle_timeout,
+            shape.max_requests,
+            shape.max_age,
+            shape.max_connections,
+            (shape.max_wait, shape.connect),
+        );
+        let label: Arc<str> = match &entry.host {
+            Host::Address(_) => address.to_string().into(),
+            Host::Name(_) => format!("{}({})", entry.text, address.ip()).into(),
+        };
+        let link = retained.cell(&link_name, || Link::new(Arc::clone(upstream), address, shape));
+        Endpoint {
+            label,
+            host: HeaderValue::try_from(entry.text.as_ref())
+                .unwrap_or_else(|_| HeaderValue::from_static("")),
+            target: retained.cell(&format!("target {upstream} {address}"), Target::default),
+            link,
+            weight: entry.weight,
+            backup: entry.backup,
+        }
+    }
+}
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plan").field("entries", &self.entries).finish_non_exhaustive()
+    }
+}
+
+impl EndpointConfig {
+    fn parse(&self, at: &Place<'_>, env: &mut Env<'_>) -> Option<Entry> {
+        let at = at.field("address");
+        let split = self.address.rsplit_once(':');
+        let port = split.and_then(|(_, port)| port.parse::<u16>().ok()).filter(|port| *port > 0);
+        let (Some((host, _)), Some(port)) = (split, port) else {
+            env.problems
+                .error(&at, format!("`{}` is not host:port", self.address))
+                .help("write an address or a name with its port, like users.internal:8080");
+            return None;
+        };
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        let parsed = match bare.parse::<IpAddr>() {
+            Ok(address) => Host::Address(address),
+            Err(_) if is_name(host) => Host::Name(host.trim_end_matches('.').to_ascii_lowercase()),
+            Err(_) => {
+                env.problems
+                    .error(&at, format!("`{host}` is neither an IP address nor a host name"));
+                return None;
+            }
+        };
+        Some(Entry {
+            host: parsed,
+            port,
+            weight: self.weight,
+            backup: self.backup,
+            text: self.address.as_str().into(),
+        })
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    text.len() <= 253 && text.trim_end_matches('.').split('.').all(label)
+}
+
+// === impl EndpointSet ===
+
+impl EndpointSet {
+    /// The endpoint to ask; `avoid` just failed and is only a last resort.
+    pub(crate) fn choose(&self, position: &balance::Cell, avoid: Option<usize>) -> Option<usize> {
+        self.chooser.pick(position, &View(&self.endpoints), avoid, fastrand::u64(..))
+    }
+}
+
+struct View<'a>(&'a [Endpoint]);
+
+impl balance::Endpoints for View<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn weight(&self, index: usize) -> u32 {
+        self.0.get(index).map_or(0, |endpoint| endpoint.weight)
+    }
+
+    fn in_flight(&self, index: usize) -> u32 {
+        self.0.get(index).map_or(0, |endpoint| endpoint.target.in_flight())
+    }
+
+    fn backup(&self, index: usize) -> bool {
+        self.0.get(index).is_some_and(|endpoint| endpoint.backup)
+    }
+
+    fn available(&self, index: usize) -> bool {
+        self.0.get(index).is_some_and(|endpoint| endpoint.target.is_up())
+    }
+}

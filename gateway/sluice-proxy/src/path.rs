@@ -1,0 +1,9 @@
+//! Floor 5: a request's way. Read `pipeline` first.
+
+pub(crate) mod admission;
+pub(crate) mod builtin;
+pub(crate) mod forward;
+pub(crate) mod pipeline;
+pub(crate) mod record;
+pub(crate) mod survey;
+pub(crate) mod worker;

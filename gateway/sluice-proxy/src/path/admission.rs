@@ -1,0 +1,423 @@
+//! Makes one canonical request of what came in, or refuses it. Everything after this sees the same
+//! bytes: what is matched is what is authorised, logged and forwarded.
+
+use std::borrow::Cow;
+
+use http::header::{CONNECTION, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use sluice_engine::{canon, forwarded};
+
+use super::survey::{FORWARDED, HOP_BY_HOP, Survey};
+use crate::base::cx::{Cx, Host};
+use crate::base::fault::Fault;
+use crate::snapshot::compile::Snapshot;
+
+/// Header fields at most.
+const MAX_FIELDS: usize = 100;
+/// Request target at most, bytes.
+const MAX_TARGET: usize = 8 * 1024;
+/// Lines of `Connection` options looked at; a request with more is refused.
+const MAX_OPTIONS: usize = 32;
+/// How this gateway calls itself in `Via`.
+pub(crate) const PSEUDONYM: &str = "sluice";
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// What the request wants beyond an answer.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wants {
+    /// A WebSocket, correctly asked for.
+    pub(crate) websocket: bool,
+    /// Trailers (gRPC).
+    pub(crate) trailers: bool,
+}
+
+/// What became of a request at the door.
+pub(crate) enum Admitted {
+    Request(Wants),
+    /// `OPTIONS *`, which is about the gateway itself.
+    Server,
+}
+
+/// Checks and normalises the head. On success its URI is canonical and its fields hold nothing that
+/// ends at this hop or that a client may not say.
+pub(crate) fn admit(cx: &mut Cx, head: &mut Parts, snapshot: &Snapshot) -> Result<Admitted, Fault> {
+    let survey = Survey::of(&head.headers);
+    cx.http1 = head.version < Version::HTTP_2;
+    cx.grpc = survey.grpc;
+    cx.head_request = head.method == Method::HEAD;
+    if survey.fields > MAX_FIELDS {
+        return Err(Fault::HeadTooLarge);
+    }
+    method(&head.method, snapshot)?;
+    framing(&head.headers, &survey)?;
+    host(cx, head, &survey)?;
+    if head.uri.path() == "*" {
+        return if head.method == Method::OPTIONS {
+            Ok(Admitted::Server)
+        } else {
+            Err(Fault::TargetInvalid)
+        };
+    }
+    target(head)?;
+    client(cx, &head.headers, &survey, snapshot);
+    if survey.via {
+        refuse_loop(&head.headers)?;
+    }
+    let wants = wants(head, &survey)?;
+    clean(cx, &mut head.headers, &survey, snapshot)?;
+    Ok(Admitted::Request(wants))
+}
+
+fn method(method: &Method, snapshot: &Snapshot) -> Result<(), Fault> {
+    match *method {
+        Method::GET
+        | Method::HEAD
+        | Method::POST
+        | Method::PUT
+        | Method::DELETE
+        | Method::PATCH
+        | Method::OPTIONS => Ok(()),
+        Method::CONNECT | Method::TRACE => Err(Fault::MethodRefused),
+        _ if snapshot.methods.contains(method.as_str()) => Ok(()),
+        _ => Err(Fault::MethodUnknown),
+    }
+}
+
+fn framing(headers: &HeaderMap, survey: &Survey) -> Result<(), Fault> {
+    if survey.transfer_encoding {
+        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        let one = codings.next().map(|value| value.as_bytes().trim_ascii());
+        if !one.is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"))
+            || codings.next().is_some()
+        {
+            return Err(Fault::TransferCodingUnsupported);
+        }
+    }
+    if survey.expect {
+        let fine = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+        if !headers.get_all(EXPECT).iter().all(fine) {
+            return Err(Fault::ExpectationFailed);
+        }
+    }
+    Ok(())
+}
+
+// === Host ===
+
+/// Chooses the one host (RFC 9112 section 3.2, RFC 9113 section 8.3.1): the target's authority and the
+/// Host field may both be there, but must agree.
+fn host(cx: &mut Cx, head: &mut Parts, survey: &Survey) -> Result<(), Fault> {
+    if survey.hosts > 1 {
+        return Err(Fault::HostInvalid);
+    }
+    let field = head.headers.get(HOST);
+    let value = match (head.uri.authority(), field) {
+        (Some(authority), field) => {
+            if authority.as_str().contains('@') || !scheme_fits(head.uri.scheme_str(), cx) {
+                return Err(Fault::TargetInvalid);
+            }
+            if field.is_some_and(|host| {
+                !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+            }) {
+                return Err(Fault::AuthorityMismatch);
+            }
+            HeaderValue::from_str(authority.as_str()).map_err(|_| Fault::HostInvalid)?
+        }
+        (None, Some(host)) => host.clone(),
+        // HTTP/1.0 may come without; then only routes for any host can match.
+        (None, None) if head.version == Version::HTTP_10 => return Ok(()),
+        (None, None) => return Err(Fault::HostInvalid),
+    };
+    cx.host = Some(normal_host(value)?);
+    Ok(())
+}
+
+/// HTTP/2 names the scheme; HTTP/1 only in the absolute form.
+fn scheme_fits(scheme: Option<&str>, cx: &Cx) -> bool {
+    match scheme {
+        None => true,
+        Some("http") => !cx.peer.secure,
+        Some("https") => cx.peer.secure,
+        Some(_) => false,
+    }
+}
+
+/// Lower case, one trailing dot dropped, the port kept for services but not for matching.
+fn normal_host(value: HeaderValue) -> Result<Host, Fault> {
+    let bytes = value.as_bytes();
+    let port_at = match bytes {
+        [b'[', ..] => bytes.iter().position(|b| *b == b']').map(|end| end + 1),
+        _ => Some(bytes.iter().position(|b| *b == b':').unwrap_or(bytes.len())),
+    };
+    let (name, port) =
+        port_at.and_then(|at| bytes.split_at_checked(at)).ok_or(Fault::HostInvalid)?;
+    if !port_is_valid(port) || !name_is_valid(name) {
+        return Err(Fault::HostInvalid);
+    }
+    if name.ends_with(b".") || name.iter().any(u8::is_ascii_uppercase) {
+        let name = name.strip_suffix(b".").unwrap_or(name).to_ascii_lowercase();
+        let name_len = name.len();
+        let whole = [name.as_slice(), port].concat();
+        let value = HeaderValue::from_bytes(&whole).map_err(|_| Fault::HostInvalid)?;
+        return Ok(Host::new(value, name_len));
+    }
+    let name_len = name.len();
+    Ok(Host::new(value, name_len))
+}
+
+fn port_is_valid(port: &[u8]) -> bool {
+    match port {
+        [] => true,
+        [b':', digits @ ..] => {
+            std::str::from_utf8(digits)
+                .ok()
+                .and_then(|text| text.parse::<u16>().ok())
+                .is_some_and(|p| p > 0)
+                && digits.iter().all(u8::is_ascii_digit)
+        }
+        _ => false,
+    }
+}
+
+fn name_is_valid(name: &[u8]) -> bool {
+    if let [b'[', address @ .., b']'] = name {
+        return std::str::from_utf8(address)
+            .is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok());
+    }
+    let label = |label: &[u8]| {
+        (1..=63).contains(&label.len())
+            && label.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    let trimmed = name.strip_suffix(b".").unwrap_or(name);
+    !trimmed.is_empty() && trimmed.len() <= 253 && trimmed.split(|b| *b == b'.').all(label)
+}
+
+// === Target ===
+
+/// Brings the path into its one form; the URI keeps path and query only.
+fn target(head: &mut Parts) -> Result<(), Fault> {
+    let length = head.uri.path().len() + head.uri.query().map_or(0, |query| query.len() + 1);
+    if length > MAX_TARGET {
+        return Err(Fault::TargetTooLong);
+    }
+    // `GET evil:80` parses as an authority without a path.
+    if head.uri.path_and_query().is_none()
+        || (head.uri.authority().is_some() && head.uri.scheme().is_none())
+    {
+        return Err(Fault::TargetInvalid);
+    }
+    let path = canon::path(head.uri.path()).map_err(|_| Fault::PathInvalid)?;
+    if query_is_invalid(head.uri.query()) {
+        return Err(Fault::PathInvalid);
+    }
+    match path {
+        Cow::Borrowed(_) if head.uri.authority().is_none() => {}
+        path => {
+            let target = match head.uri.query() {
+                Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+                None => PathAndQuery::try_from(path.as_ref()),
+            };
+            head.uri = Uri::from(target.map_err(|_| Fault::PathInvalid)?);
+        }
+    }
+    Ok(())
+}
+
+/// A query is passed on as it is, but not with bytes that logs or services could trip over.
+fn query_is_invalid(query: Option<&str>) -> bool {
+    query.is_some_and(|query| query.bytes().any(|b| b <= b' ' || b == 0x7f))
+}
+
+// === Who and whereto ===
+
+fn client(cx: &mut Cx, headers: &HeaderMap, survey: &Survey, snapshot: &Snapshot) {
+    cx.peer_trusted = snapshot.trusted.contains(cx.client);
+    if cx.peer_trusted && survey.forwarded {
+        let lines = headers.get_all(X_FORWARDED_FOR);
+        let lines: smallvec::SmallVec<[&str; 4]> =
+            lines.iter().filter_map(|v| v.to_str().ok()).collect();
+        cx.client = forwarded::client_address(cx.client, &snapshot.trusted, lines.into_iter());
+    }
+}
+
+/// RFC 9110 section 7.6.3: our own name in `Via` means that the request runs in a circle.
+fn refuse_loop(headers: &HeaderMap) -> Result<(), Fault> {
+    for value in headers.get_all(VIA) {
+        for hop in value.as_bytes().split(|b| *b == b',') {
+            let by = hop.trim_ascii().split(|b| *b == b' ').nth(1);
+            if by == Some(instance().as_bytes()) {
+                return Err(Fault::ProxyLoop);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// This process's name in `Via`: two gateways in a row are no loop, one twice is.
+pub(crate) fn instance() -> &'static str {
+    static NAME: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    NAME.get_or_init(|| format!("{PSEUDONYM}-{:08x}", fastrand::u32(..)))
+}
+
+fn wants(head: &Parts, survey: &Survey) -> Result<Wants, Fault> {
+    let headers = &head.headers;
+    let trailers = survey.te
+        && headers
+            .get_all(TE)
+            .iter()
+            .any(|te| options(te).any(|o| o.eq_ignore_ascii_case(b"trailers")));
+    let mut wants = Wants { websocket: false, trailers };
+    let nominated = survey.connection
+        && headers
+            .get_all(CONNECTION)
+            .iter()
+            .any(|c| options(c).any(|o| o.eq_ignore_ascii_case(b"upgrade")));
+    if !survey.upgrade || !nominated || head.version != Version::HTTP_11 {
+        return Ok(wants);
+    }
+    let mut upgrades = headers.get_all(UPGRADE).iter();
+    let websocket =
+        upgrades.next().is_some_and(|u| u.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if !websocket {
+        // Other protocols (h2c above all) are not offered; the request is served as HTTP.
+        return Ok(wants);
+    }
+    // RFC 6455 section 4.1.
+    let key = headers.get("sec-websocket-key").is_some_and(|key| key.len() == 24);
+    let version = headers.get("sec-websocket-version").is_some_and(|v| v.as_bytes() == b"13");
+    let bodiless = !survey.transfer_encoding && !headers.contains_key(http::header::CONTENT_LENGTH);
+    if upgrades.next().is_some() || head.method != Method::GET || !key || !version || !bodiless {
+        return Err(Fault::UpgradeInvalid);
+    }
+    wants.websocket = true;
+    Ok(wants)
+}
+
+// === Cleaning ===
+
+/// Removes what ends here and what a client may not say. Nominated names go first, so that nothing
+/// the gateway sets later can be nominated away.
+fn clean(
+    cx: &Cx,
+    headers: &mut HeaderMap,
+    survey: &Survey,
+    snapshot: &Snapshot,
+) -> Result<(), Fault> {
+    if survey.connection {
+        remove_nominated(headers)?;
+    }
+    if survey.connection
+        || survey.hop_by_hop
+        || survey.te
+        || survey.transfer_encoding
+        || survey.upgrade
+    {
+        HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(*name)));
+    }
+    if survey.expect {
+        // The gateway has answered it, or will with the first byte it wants.
+        headers.remove(EXPECT);
+    }
+    if survey.forwarded && !cx.peer_trusted {
+        FORWARDED.iter().for_each(|name| drop(headers.remove(*name)));
+    }
+    if survey.underscores {
+        let ambiguous: Vec<HeaderName> =
+            headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+        ambiguous.iter().for_each(|name| drop(headers.remove(name)));
+    }
+    snapshot.identity_headers.iter().for_each(|name| drop(headers.remove(name)));
+    if survey.cookies > 1 {
+        join_cookies(headers);
+    }
+    Ok(())
+}
+
+/// RFC 9110 section 7.6.1, over all lines. Fields that decide about access or framing stay.
+pub(crate) fn remove_nominated(headers: &mut HeaderMap) -> Result<(), Fault> {
+    const KEPT: [&str; 7] =
+        ["authorization", "content-length", "content-type", "cookie", "host", "via", "date"];
+    let mut names: smallvec::SmallVec<[HeaderName; 4]> = smallvec::SmallVec::new();
+    let mut seen = 0;
+    for line in headers.get_all(CONNECTION) {
+        for option in options(line) {
+            seen += 1;
+            if seen > MAX_OPTIONS {
+                return Err(Fault::HeadTooLarge);
+            }
+            if option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"keep-alive") {
+                continue;
+            }
+            if let Ok(name) = HeaderName::from_bytes(option)
+                && !KEPT.contains(&name.as_str())
+            {
+                names.push(name);
+            }
+        }
+    }
+    for name in names {
+        headers.remove(name);
+    }
+    Ok(())
+}
+
+fn options(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    line.as_bytes()
+        .split(|b| *b == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|option| !option.is_empty())
+}
+
+/// RFC 9113 section 8.2.3: crumbs become one field before anybody reads cookies.
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host_of(text: &str) -> Result<String, Fault> {
+        let value = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| Fault::HostInvalid)?;
+        normal_host(value).map(|host| host.name().to_owned())
+    }
+
+    #[test]
+    fn hosts_have_one_form() {
+        for (given, name) in [
+            ("a.com", "a.com"),
+            ("A.Com.", "a.com"),
+            ("a.com:8443", "a.com"),
+            ("A.com.:80", "a.com"),
+            ("[::1]:80", "[::1]"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("xn--fiq228c.cn", "xn--fiq228c.cn"),
+        ] {
+            assert_eq!(host_of(given).as_deref(), Ok(name), "{given}");
+        }
+        let long = "a".repeat(64);
+        for bad in
+            ["", "a b", "a/@c", "u@a", "a:99999", "a:0", "a:x", "[::1", "[x]", "a..b", ".", &long]
+        {
+            assert_eq!(host_of(bad), Err(Fault::HostInvalid), "{bad}");
+        }
+    }
+
+    #[test]
+    fn all_connection_lines_nominate_but_never_what_grants_access() {
+        let mut headers = HeaderMap::new();
+        headers.append(CONNECTION, HeaderValue::from_static("close, X-A"));
+        headers.append(CONNECTION, HeaderValue::from_static("x-b,authorization"));
+        for name in ["x-a", "x-b", "authorization", "x-c"] {
+            headers.insert(name, HeaderValue::from_static("1"));
+        }
+        remove_nominated(&mut headers).unwrap();
+        let left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["connection", "authorization", "x-c"]);
+    }
+}

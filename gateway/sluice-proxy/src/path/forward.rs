@@ -1,0 +1,369 @@
+//! Asks a service: chooses an endpoint, gets a connection, sends, judges, and maybe tries once more.
+//!
+//! A second attempt is made in two cases only: no connection could be made, so nothing was sent; or a
+//! kept connection died before any byte of an answer, and the request was provably not sent or may be
+//! sent twice (RFC 9110 section 9.2.2). Never more than two.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use sluice_engine::breaker::{Outcome, Ticket};
+
+use super::admission::Wants;
+use super::record::Record;
+use crate::base::body::{Body, Meter, Upload};
+use crate::base::clock::{self, Moment};
+use crate::base::fault::Fault;
+use crate::lasting::pool::{Lease, Lost};
+use crate::lasting::telemetry::metrics::Source;
+use crate::parts::upstream::endpoints::{Endpoint, EndpointSet};
+use crate::parts::upstream::{Breaker, Service, Upstream};
+
+pub(crate) mod headers;
+pub(crate) mod tunnel;
+
+/// Cap on a request body where no filter says otherwise, bytes.
+const DEFAULT_BODY: u64 = 10 * 1024 * 1024;
+/// Largest pause of a streaming route.
+const STREAM_IDLE: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// A request on its way to a service.
+struct Journey<'a> {
+    record: &'a mut Record,
+    upstream: &'a Upstream,
+    service: &'a Service,
+    wants: Wants,
+    streaming: bool,
+    /// When the head of the answer must be there.
+    limit: Option<Moment>,
+}
+
+/// What one attempt came to.
+enum Attempt {
+    Answered(Box<Response<Incoming>>),
+    /// Nothing reached the service: any endpoint may be tried with the same request.
+    NotSent(Fault, Box<Request<Upload>>),
+    Failed(Fault),
+}
+
+/// Sends the request to `service` and gives back its answer.
+pub(crate) async fn send(
+    record: &mut Record,
+    upstream: &Upstream,
+    service: &Service,
+    head: Parts,
+    body: Incoming,
+    wants: Wants,
+) -> Result<Response<Body>, Fault> {
+    let streaming = record.route().streaming;
+    let limit = (!streaming).then(|| record.cx.started.after(service.timeouts.total.0));
+    let request = Request::from_parts(head, upload(record, body, streaming)?);
+    record.cx.timing.gateway = clock::now().saturating_since(record.cx.started);
+    let mut journey = Journey { record, upstream, service, wants, streaming, limit };
+    let answer = journey.attempts(request).await?;
+    journey.accept(answer)
+}
+
+/// The body as it is sent: counted, capped, and failing when the client stalls.
+fn upload(record: &mut Record, body: Incoming, streaming: bool) -> Result<Upload, Fault> {
+    if http_body::Body::is_end_stream(&body) {
+        return Ok(Upload::empty());
+    }
+    let default = if streaming { u64::MAX } else { DEFAULT_BODY };
+    let cap = record.cx.body_limit.unwrap_or(default);
+    if http_body::Body::size_hint(&body).lower() > cap {
+        return Err(Fault::BodyTooLarge);
+    }
+    let meter = Rc::new(Meter::default());
+    record.cx.upload = Some(Rc::clone(&meter));
+    let idle = if streaming { STREAM_IDLE } else { record.cx.peer.body_idle };
+    Ok(Upload::stream(body, cap, idle, meter))
+}
+
+impl<'a> Journey<'a> {
+    async fn attempts(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, Fault> {
+        let set = self.service.endpoints.load_full();
+        let first = set.choose(&self.service.position, None).ok_or(Fault::NoEndpoint)?;
+        let (fault, request, avoid, fresh) = match self.attempt(&set, first, request, false).await?
+        {
+            (Attempt::Answered(answer), _) => return Ok(*answer),
+            (Attempt::Failed(fault), None) => return Err(fault),
+            // The close race: same endpoint, but a connection of its own.
+            (Attempt::Failed(fault), Some(copy)) => (fault, copy, None, true),
+            (Attempt::NotSent(fault, request), _) if fault == Fault::UpstreamReset => {
+                (fault, request, None, true)
+            }
+            (Attempt::NotSent(fault, request), _) => (fault, request, Some(first), false),
+        };
+        self.record.worker.shard.retries.add(1);
+        let second = match avoid {
+            None => first,
+            Some(failed) => match set.choose(&self.service.position, Some(failed)) {
+                Some(other) if other != failed => other,
+                _ => return Err(fault),
+            },
+        };
+        match self.attempt(&set, second, *request, fresh).await? {
+            (Attempt::Answered(answer), _) => Ok(*answer),
+            (Attempt::Failed(fault) | Attempt::NotSent(fault, _), _) => Err(fault),
+        }
+    }
+
+    /// One attempt, under the breaker. The second value is a copy of the request, if it may be sent
+    /// again after a failure.
+    async fn attempt(
+        &mut self,
+        set: &EndpointSet,
+        index: usize,
+        request: Request<Upload>,
+        fresh: bool,
+    ) -> Result<(Attempt, Option<Box<Request<Upload>>>), Fault> {
+        let endpoint = set.endpoints.get(index).ok_or(Fault::NoEndpoint)?;
+        let mut permit = self.permit()?;
+        self.record.cx.attempts += 1;
+        self.record.cx.endpoint = Some(Arc::clone(&endpoint.label));
+        self.record.in_flight = Some(endpoint.target.enter());
+        let (attempt, copy) = self.exchange(endpoint, request, fresh).await;
+        let worker = self.record.worker.index;
+        match &attempt {
+            Attempt::Answered(answer) => {
+                self.service.series.answered(worker, answer.status());
+                permit.record(judge(answer.status()));
+            }
+            Attempt::NotSent(fault, _) | Attempt::Failed(fault) => {
+                self.service.series.failed(worker, *fault);
+                permit.record(blame(*fault));
+            }
+        }
+        Ok((attempt, copy))
+    }
+
+    fn permit(&mut self) -> Result<Permit<'a>, Fault> {
+        let service: &'a Service = self.service;
+        let Some(breaker) = &service.breaker else { return Ok(Permit::none()) };
+        let upstream: &'a Upstream = self.upstream;
+        let name = &upstream.name;
+        match breaker.cell.admit(&breaker.rules, clock::now()) {
+            Ok(admission) => {
+                log_transition(name, admission.transition);
+                Ok(Permit { breaker: Some((breaker, admission.ticket)), upstream: name })
+            }
+            Err(refusal) => {
+                self.record.cx.retry_after =
+                    Some(refusal.retry_after.max(std::time::Duration::from_secs(1)));
+                Err(Fault::BreakerOpen)
+            }
+        }
+    }
+
+    async fn exchange(
+        &mut self,
+        endpoint: &Endpoint,
+        request: Request<Upload>,
+        fresh: bool,
+    ) -> (Attempt, Option<Box<Request<Upload>>>) {
+        let begun = clock::now();
+        let worker = Rc::clone(&self.record.worker);
+        let leased = match within(self.limit, worker.pools.lease(&endpoint.link, fresh)).await {
+            Some(Ok(lease)) => lease,
+            Some(Err(fault)) => return (Attempt::NotSent(fault, Box::new(request)), None),
+            None => return (Attempt::Failed(Fault::UpstreamTimeout), None),
+        };
+        let connected = clock::now();
+        let timing = &mut self.record.cx.timing;
+        timing.connect = connected.saturating_since(begun);
+        self.record.cx.reused = leased.reused;
+        let mut lease = leased;
+        let request =
+            headers::address(request, endpoint, self.service, &self.record.cx, self.wants);
+        let copy = if lease.reused && !fresh { replayable(&request) } else { None };
+        let head_limit = connected.after(self.service.timeouts.head());
+        let limit = match self.limit {
+            Some(limit) => Some(limit.min(head_limit)),
+            None if self.service.timeouts.head.is_some() => Some(head_limit),
+            None => None,
+        };
+        let sent = within(limit, lease.send(request)).await;
+        self.record.cx.timing.head = clock::now().saturating_since(connected);
+        match sent {
+            Some(Ok(answer)) => {
+                self.record.lease = Some(lease);
+                (Attempt::Answered(Box::new(answer)), None)
+            }
+            Some(Err(lost)) => self.lost(*lost, &lease, copy),
+            None => (Attempt::Failed(self.timeout()), None),
+        }
+    }
+
+    /// Judges a request that got no answer.
+    fn lost(
+        &self,
+        mut lost: Lost,
+        lease: &Lease,
+        copy: Option<Box<Request<Upload>>>,
+    ) -> (Attempt, Option<Box<Request<Upload>>>) {
+        if let Some(fault) = self.record.cx.upload.as_ref().and_then(|meter| meter.fault.get()) {
+            return (Attempt::Failed(fault), None);
+        }
+        let died = lost.error.is_incomplete_message()
+            || lost.error.is_canceled()
+            || lost.error.is_closed()
+            || is_reset(&lost.error);
+        if let Some(request) = lost.unsent.take() {
+            return (Attempt::NotSent(Fault::UpstreamReset, Box::new(request)), None);
+        }
+        if died || refused_stream(&lost.error) {
+            let again = if lease.reused || refused_stream(&lost.error) { copy } else { None };
+            return (Attempt::Failed(Fault::UpstreamReset), again);
+        }
+        tracing::debug!(upstream = %self.upstream.name, error = %lost.error, "malformed answer");
+        (Attempt::Failed(Fault::UpstreamMalformed), None)
+    }
+
+    /// A time limit ran out: was the service slow, or the client, who never finished its body?
+    fn timeout(&self) -> Fault {
+        let waiting = self.record.cx.upload.as_ref().is_some_and(|meter| meter.waiting.get());
+        if waiting { Fault::BodyTimeout } else { Fault::UpstreamTimeout }
+    }
+
+    /// Makes the service's answer one of ours.
+    fn accept(self, answer: Response<Incoming>) -> Result<Response<Body>, Fault> {
+        let record = self.record;
+        let (mut head, body) = answer.into_parts();
+        let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if switching && !self.wants.websocket {
+            record.unusable = true;
+            return Err(Fault::UnexpectedUpgrade);
+        }
+        if head.status.as_u16() > 599 {
+            record.unusable = true;
+            return Err(Fault::UpstreamMalformed);
+        }
+        // An HTTP/1.0 answer turns hyper's connection into an HTTP/1.0 one, on which the next chunked
+        // request would lose its body.
+        record.unusable = head.version == Version::HTTP_10;
+        if let Some(lease) = &record.lease {
+            headers::learn_idle(&head.headers, lease.link());
+        }
+        headers::from_service(&mut head);
+        record.source = Source::Upstream;
+        let idle = if self.streaming { STREAM_IDLE } else { self.service.timeouts.idle.0 };
+        let answer = Response::from_parts(head, Body::stream(body, idle));
+        if switching {
+            return tunnel::switch(record, answer);
+        }
+        Ok(answer)
+    }
+}
+
+/// Waits for `step`, but not beyond `limit`.
+async fn within<F: Future>(limit: Option<Moment>, step: F) -> Option<F::Output> {
+    match limit {
+        Some(limit) => tokio::time::timeout_at(clock::deadline(limit), step).await.ok(),
+        None => Some(step.await),
+    }
+}
+
+/// A copy of a request that may be sent twice: a safe or idempotent method without a body.
+fn replayable(request: &Request<Upload>) -> Option<Box<Request<Upload>>> {
+    let idempotent = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+    );
+    if !idempotent || !http_body::Body::is_end_stream(request.body()) {
+        return None;
+    }
+    let mut copy = Request::new(Upload::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    Some(Box::new(copy))
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            return matches!(io.kind(), BrokenPipe | ConnectionAborted | ConnectionReset);
+        }
+        source = inner.source();
+    }
+    false
+}
+
+/// HTTP/2 says that it did not process the stream (RFC 9113 section 8.7).
+fn refused_stream(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if inner.to_string().contains("refused stream") {
+            return true;
+        }
+        source = inner.source();
+    }
+    false
+}
+
+// === Under the breaker ===
+
+/// Permission to make one attempt; whoever drops it unjudged has learnt nothing about the service.
+struct Permit<'a> {
+    breaker: Option<(&'a Breaker, Ticket)>,
+    upstream: &'a str,
+}
+
+impl Permit<'_> {
+    fn none() -> Self {
+        Self { breaker: None, upstream: "" }
+    }
+
+    fn record(&mut self, outcome: Outcome) {
+        if let Some((breaker, ticket)) = self.breaker.take() {
+            log_transition(
+                self.upstream,
+                breaker.cell.record(&breaker.rules, clock::now(), ticket, outcome),
+            );
+        }
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.record(Outcome::Ignored);
+    }
+}
+
+fn log_transition(upstream: &str, transition: Option<sluice_engine::breaker::Transition>) {
+    if let Some(transition) = transition {
+        tracing::warn!(
+            upstream,
+            from = transition.from.as_str(),
+            to = transition.to.as_str(),
+            why = transition.why.as_str(),
+            "breaker"
+        );
+    }
+}
+
+fn judge(status: StatusCode) -> Outcome {
+    match status.as_u16() {
+        502..=504 => Outcome::Failure,
+        _ => Outcome::Success,
+    }
+}
+
+/// What a failure says about the service: what the client or our own limits caused says nothing.
+fn blame(fault: Fault) -> Outcome {
+    match fault {
+        Fault::PoolExhausted
+        | Fault::ClientGone
+        | Fault::BodyTimeout
+        | Fault::BodyTooLarge
+        | Fault::BodyBroken => Outcome::Ignored,
+        _ => Outcome::Failure,
+    }
+}

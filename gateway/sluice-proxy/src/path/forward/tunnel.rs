@@ -1,0 +1,101 @@
+//! After a switch of protocols: bytes both ways, with a small buffer each, until both sides are done,
+//! or nothing has moved for too long. Tunnels know nothing of reloads: they live on.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::Response;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+
+use super::super::record::Record;
+use crate::base::body::Body;
+use crate::base::clock::{self, Moment};
+use crate::base::fault::Fault;
+use crate::lasting::tasks::{self, Kind};
+
+const BUFFER: usize = 16 * 1024;
+/// Longest silence of both sides.
+const IDLE: Duration = Duration::from_secs(300);
+/// How long the other side may take after one has finished.
+const LINGER: Duration = Duration::from_secs(10);
+
+type Io = TokioIo<hyper::upgrade::Upgraded>;
+
+/// Starts the tunnel that the answer promises.
+pub(super) fn switch(
+    record: &mut Record,
+    mut answer: Response<Body>,
+) -> Result<Response<Body>, Fault> {
+    let client = record.upgrade.take().ok_or(Fault::UnexpectedUpgrade)?;
+    let service = hyper::upgrade::on(&mut answer);
+    let in_flight = record.in_flight.take();
+    let shard = std::sync::Arc::clone(&record.worker.shard);
+    record.unusable = true;
+    shard.tunnels_opened.add(1);
+    tasks::local(Kind::Tunnel, async move {
+        if let Err(error) = run(client, service).await {
+            tracing::debug!(%error, "tunnel ended");
+        }
+        shard.tunnels_closed.add(1);
+        drop(in_flight);
+    });
+    let (head, _) = answer.into_parts();
+    Ok(Response::from_parts(head, Body::empty()))
+}
+
+async fn run(client: OnUpgrade, service: OnUpgrade) -> io::Result<()> {
+    let both = async { tokio::try_join!(client, service) };
+    let limit = clock::deadline(clock::now().after(LINGER));
+    let (client, service) = tokio::time::timeout_at(limit, both)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        .map_err(io::Error::other)?;
+    let (client_reader, client_writer) = split(TokioIo::new(client));
+    let (service_reader, service_writer) = split(TokioIo::new(service));
+    let active = Rc::new(Cell::new(clock::now()));
+    let up = copy(client_reader, service_writer, Rc::clone(&active));
+    let down = copy(service_reader, client_writer, Rc::clone(&active));
+    tokio::pin!(up, down);
+    tokio::select! {
+        done = &mut up => { done?; linger(down).await }
+        done = &mut down => { done?; linger(up).await }
+        () = silence(&active) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+async fn copy(
+    mut from: ReadHalf<Io>,
+    mut to: WriteHalf<Io>,
+    active: Rc<Cell<Moment>>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        active.set(clock::now());
+        to.write_all(buffer.get(..read).unwrap_or(&[])).await?;
+    }
+}
+
+async fn linger(other: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    let limit = clock::deadline(clock::now().after(LINGER));
+    tokio::time::timeout_at(limit, other)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn silence(active: &Cell<Moment>) {
+    loop {
+        let limit = active.get().after(IDLE);
+        if clock::now() >= limit {
+            return;
+        }
+        tokio::time::sleep_until(clock::deadline(limit)).await;
+    }
+}

@@ -1,0 +1,232 @@
+//! A request's way, on two screens: begin a record, make the request canonical, find its route, ask
+//! the filters, ask the service, walk back through the filters. Whatever fails on the way becomes an
+//! answer in one place.
+
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+
+use futures_util::FutureExt as _;
+use http::header::{ALLOW, CONNECTION};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use sluice_engine::matcher::{self, Found, Match};
+
+use super::admission::{self, Admitted, Wants};
+use super::record::Record;
+use super::worker::Worker;
+use super::{builtin, forward};
+use crate::base::body::Body;
+use crate::base::clock;
+use crate::base::cx::{Cx, Logged, Peer};
+use crate::base::fault::Fault;
+use crate::base::respond;
+use crate::lasting::telemetry::metrics;
+use crate::parts::filters::{Flow, check_announced, preflight};
+use crate::parts::upstream::Kind;
+use crate::snapshot::route::Route;
+
+/// Handles one request; every way out of it is an answer.
+pub(crate) async fn handle(
+    worker: Rc<Worker>,
+    peer: Rc<Peer>,
+    request: Request<Incoming>,
+    last: bool,
+) -> Response<Body> {
+    let view = worker.view();
+    let cx = Cx::begin(peer, clock::now(), view.settings.envelope);
+    let mut record = Box::new(Record::new(cx, worker, view));
+    let (mut head, body) = request.into_parts();
+    note(&mut record, &mut head);
+    // A panic must cost its own request only; the record is consistent at every await.
+    let outcome = AssertUnwindSafe(run(&mut record, head, body)).catch_unwind().await;
+    let outcome = outcome.unwrap_or_else(|_| {
+        record.worker.shard.panics.add(1);
+        Err(Fault::Internal)
+    });
+    answer(record, outcome, last)
+}
+
+/// Fills in what the record wants to know before the request is changed.
+fn note(record: &mut Record, head: &mut Parts) {
+    record.method = metrics::method(&head.method);
+    if record.worker.log.borrow().is_some() {
+        record.cx.logged = Some(Box::new(Logged {
+            method: head.method.clone(),
+            version: head.version,
+            path: head.uri.path().to_owned(),
+            user_agent: head.headers.get(http::header::USER_AGENT).cloned(),
+        }));
+    }
+    if head.headers.contains_key(http::header::UPGRADE) {
+        record.upgrade = head.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    }
+}
+
+async fn run(
+    record: &mut Record,
+    mut head: Parts,
+    body: Incoming,
+) -> Result<Response<Body>, Fault> {
+    let view = Rc::clone(&record.view);
+    let wants = match admission::admit(&mut record.cx, &mut head, &view)? {
+        Admitted::Request(wants) => wants,
+        Admitted::Server => return Ok(about_the_server()),
+    };
+    if let Some(logged) = &mut record.cx.logged
+        && logged.path != head.uri.path()
+    {
+        logged.path = head.uri.path().to_owned();
+    }
+    if let Some(answer) = answer_preflight(record, &head) {
+        return Ok(answer);
+    }
+    let missed = find(record, &head).err();
+    let route = record.route.and_then(|index| view.routes.get(index)).unwrap_or(&view.unmatched);
+    for filter in &route.chain {
+        record.passed += 1;
+        match filter.on_request(&mut record.cx, &mut head).await? {
+            Flow::Next => {}
+            Flow::Answer(answer) => return Ok(answer),
+        }
+    }
+    match missed {
+        Some(fault) => Err(fault),
+        None => ask(record, route, head, body, wants).await,
+    }
+}
+
+/// Finds the route. Requests without one still pass the global filters, so that their refusal is
+/// limited, named and readable like any other.
+fn find(record: &mut Record, head: &Parts) -> Result<(), Fault> {
+    let found = {
+        let facts =
+            Facts { headers: &head.headers, query: head.uri.query(), client: record.cx.client };
+        record.view.router.find(&request(&record.cx, head, head.method.as_str(), &facts))
+    };
+    match found {
+        Found::Route(matched) => {
+            take_captures(&mut record.cx, &matched, head.uri.path());
+            record.route = Some(matched.route);
+            Ok(())
+        }
+        Found::MethodNotAllowed(allow) => {
+            record.cx.allow = Some(allow);
+            Err(Fault::MethodNotAllowed)
+        }
+        Found::NoRoute => Err(Fault::NoRoute),
+    }
+}
+
+fn take_captures(cx: &mut Cx, matched: &Match, path: &str) {
+    let mut at = 0;
+    while let Some(text) = matched.captures.get(at, path) {
+        cx.captures.push(text.into());
+        at += 1;
+    }
+}
+
+/// Browsers ask before they call. The route is the one of the call they announce, and its CORS filter
+/// answers before anything asks who they are.
+fn answer_preflight(record: &mut Record, head: &Parts) -> Option<Response<Body>> {
+    let method = preflight(head)?;
+    let facts = Facts { headers: &head.headers, query: head.uri.query(), client: record.cx.client };
+    let found = record.view.router.find(&request(&record.cx, head, method, &facts));
+    let Found::Route(matched) = found else { return None };
+    let route = record.view.routes.get(matched.route)?;
+    let answer = route.chain.iter().find_map(|filter| filter.as_cors())?.answer(head);
+    record.route = Some(matched.route);
+    Some(answer)
+}
+
+/// Asks the service behind the route.
+async fn ask(
+    record: &mut Record,
+    route: &Route,
+    head: Parts,
+    body: Incoming,
+    mut wants: Wants,
+) -> Result<Response<Body>, Fault> {
+    wants.websocket &= route.websocket;
+    let Some(upstream) = &route.upstream else { return Err(Fault::NoRoute) };
+    if let Some(limit) = record.cx.body_limit {
+        check_announced(&head, limit)?;
+    }
+    match &upstream.kind {
+        Kind::Builtin(kind) => builtin::serve(*kind, record, &head, body).await,
+        Kind::Service(service) => forward::send(record, upstream, service, head, body, wants).await,
+    }
+}
+
+/// Renders a failure, walks back through the filters that were passed, and hands the record to the
+/// body, whose end closes it.
+fn answer(
+    mut record: Box<Record>,
+    outcome: Result<Response<Body>, Fault>,
+    last: bool,
+) -> Response<Body> {
+    let mut response = match outcome {
+        Ok(response) => response,
+        Err(fault) => {
+            record.cx.fault = Some(fault);
+            record.source = metrics::Source::Gateway;
+            record.unusable = true;
+            respond::render(fault, &mut record.cx)
+        }
+    };
+    let view = Rc::clone(&record.view);
+    let route = record.route.and_then(|index| view.routes.get(index)).unwrap_or(&view.unmatched);
+    for filter in route.chain.iter().take(record.passed).rev() {
+        filter.on_response(&mut record.cx, &mut response);
+    }
+    if record.cx.http1 && (last || record.worker.draining.get()) {
+        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if !switching {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+    record.status = Some(response.status());
+    let bodiless = record.cx.head_request
+        || matches!(response.status(), StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT);
+    response.map(|body| body.ending(record, bodiless))
+}
+
+/// The answer to `OPTIONS *` (RFC 9110 section 9.3.7).
+fn about_the_server() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"));
+    response
+}
+
+fn request<'r>(
+    cx: &'r Cx,
+    head: &'r Parts,
+    method: &'r str,
+    facts: &'r Facts<'r>,
+) -> matcher::Request<'r> {
+    matcher::Request { host: cx.host_name(), method, path: head.uri.path(), facts }
+}
+
+/// What predicates ask of a request.
+struct Facts<'a> {
+    headers: &'a HeaderMap,
+    query: Option<&'a str>,
+    client: std::net::IpAddr,
+}
+
+impl matcher::Facts for Facts<'_> {
+    fn each_header(&self, name: &str, f: &mut dyn FnMut(&[u8])) {
+        self.headers.get_all(name).iter().for_each(|value| f(value.as_bytes()));
+    }
+
+    fn query(&self) -> &str {
+        self.query.unwrap_or("")
+    }
+
+    fn client(&self) -> std::net::IpAddr {
+        self.client
+    }
+}

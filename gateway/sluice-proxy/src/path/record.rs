@@ -1,0 +1,188 @@
+//! A request's record from its first byte to the last byte of its answer. However the request ends,
+//! by the answer's end, by a failure or by the client going away, the record is closed exactly once:
+//! counters, access log and the connection to the service.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::worker::{View, Worker};
+use crate::base::body::{End, Ending};
+use crate::base::clock;
+use crate::base::cx::Cx;
+use crate::base::fault::Fault;
+use crate::lasting::link::{Close, InFlight};
+use crate::lasting::pool::Lease;
+use crate::lasting::telemetry::access::Line;
+use crate::lasting::telemetry::metrics::Source;
+use crate::snapshot::route::Route;
+
+/// The record of one request.
+pub(crate) struct Record {
+    pub(crate) cx: Cx,
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) view: View,
+    /// Index of the matched route.
+    pub(crate) route: Option<usize>,
+    /// The method's label.
+    pub(crate) method: usize,
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) source: Source,
+    /// The connection the answer comes over, to be given back when it was read.
+    pub(crate) lease: Option<Lease>,
+    /// The answer must be the last on its connection.
+    pub(crate) unusable: bool,
+    pub(crate) in_flight: Option<InFlight>,
+    /// Filters whose request hook was called; their response hooks run on the way back.
+    pub(crate) passed: usize,
+    /// The client's side of a switch of protocols, if it asked for one.
+    pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,
+    closed: bool,
+}
+
+impl Record {
+    pub(crate) fn new(cx: Cx, worker: Rc<Worker>, view: View) -> Self {
+        worker.shard.started.add(1);
+        cx.peer.clocks.begin();
+        Self {
+            cx,
+            worker,
+            view,
+            route: None,
+            method: 0,
+            status: None,
+            source: Source::Gateway,
+            lease: None,
+            unusable: false,
+            in_flight: None,
+            passed: 0,
+            upgrade: None,
+            closed: false,
+        }
+    }
+
+    pub(crate) fn route(&self) -> &Route {
+        self.route.and_then(|index| self.view.routes.get(index)).unwrap_or(&self.view.unmatched)
+    }
+
+    fn close(&mut self, end: End, bytes: u64) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        self.settle(end);
+        let shard = &self.worker.shard;
+        let now = clock::now();
+        self.cx.peer.clocks.end(now);
+        let took = now.saturating_since(self.cx.started);
+        let status = self.status.unwrap_or(CLIENT_CLOSED);
+        if end == End::Abandoned {
+            shard.aborted.add(1);
+        }
+        let fault = self.cx.fault.or((self.status.is_none()).then_some(Fault::ClientGone));
+        if let Some(fault) = fault {
+            shard.reject(fault);
+        }
+        shard.request(self.method, status);
+        self.route().series.record(self.worker.index, self.source, status, took);
+        shard.finished.add(1);
+        if self.cx.logged.is_some() {
+            self.log(end, bytes, status, took);
+        }
+    }
+
+    fn settle(&mut self, end: End) {
+        self.in_flight = None;
+        let Some(lease) = self.lease.take() else { return };
+        match end {
+            End::Complete if self.unusable => lease.discard(Close::Unusable),
+            End::Complete => lease.release(),
+            End::Failed => lease.discard(Close::Error),
+            End::Abandoned => drop(lease),
+        }
+    }
+
+    fn log(&mut self, end: End, bytes: u64, status: StatusCode, took: Duration) {
+        let Self { cx, worker, view, route, source, .. } = self;
+        let mut log = worker.log.borrow_mut();
+        let Some(log) = log.as_mut() else { return };
+        let trace = cx.trace();
+        let Some(logged) = &cx.logged else { return };
+        let route = route.and_then(|index| view.routes.get(index)).unwrap_or(&view.unmatched);
+        log.line(|line| {
+            line.text("timestamp", &timestamp());
+            line.text("level", if status.is_server_error() { "error" } else { "info" });
+            line.text("msg", "request");
+            line.text("trace_id", trace.trace_hex().as_str());
+            line.text("span_id", trace.span_hex().as_str());
+            line.text("listener", &cx.peer.listener);
+            line.text("route", &route.id);
+            if let Some(upstream) = &route.upstream {
+                line.text("upstream", &upstream.name);
+            }
+            if let Some(endpoint) = &cx.endpoint {
+                line.text("endpoint", endpoint);
+            }
+            line.text("client_ip", &cx.client.to_string());
+            line.text("scheme", if cx.peer.secure { "https" } else { "http" });
+            line.text("proto", proto(logged.version));
+            line.text("host", cx.host_name());
+            line.text("method", logged.method.as_str());
+            line.text("path", &logged.path);
+            if let Some(agent) = &logged.user_agent {
+                line.bytes("ua", agent.as_bytes());
+            }
+            line.number("status", u64::from(status.as_u16()));
+            line.text("source", source.as_str());
+            outcome(line, cx, end);
+            line.number("bytes_in", cx.upload.as_ref().map_or(0, |meter| meter.bytes.get()));
+            line.number("bytes_out", bytes);
+            line.millis("dur_ms", took);
+            line.millis("t_gateway_ms", cx.timing.gateway);
+            line.millis("t_connect_ms", cx.timing.connect);
+            line.millis("t_upstream_ms", cx.timing.head);
+            line.number("attempts", u64::from(cx.attempts));
+            line.flag("reused", cx.reused);
+        });
+    }
+}
+
+/// The status of requests whose client did not wait, as nginx names it; never sent.
+const CLIENT_CLOSED: StatusCode = match StatusCode::from_u16(499) {
+    Ok(status) => status,
+    Err(_) => StatusCode::BAD_REQUEST,
+};
+
+fn outcome(line: &mut Line<'_>, cx: &Cx, end: End) {
+    if let Some(fault) = cx.fault {
+        line.text("reason", fault.reason());
+    } else if end != End::Complete {
+        line.text("reason", if end == End::Failed { "upstream_broken" } else { "client_gone" });
+    }
+}
+
+fn timestamp() -> String {
+    let now = jiff::Timestamp::try_from(clock::wall()).unwrap_or_default();
+    format!("{now:.3}")
+}
+
+fn proto(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_2 => "HTTP/2",
+        http::Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+impl Ending for Record {
+    fn ended(mut self: Box<Self>, end: End, bytes: u64) {
+        self.close(end, bytes);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        // Dropped before an answer was handed over: the client is gone.
+        self.close(End::Abandoned, 0);
+    }
+}

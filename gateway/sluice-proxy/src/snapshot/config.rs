@@ -1,0 +1,283 @@
+//! The document: it only composes what the parts declare.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::base::problem::Problems;
+use crate::base::respond::Envelope;
+use crate::base::units::Span;
+use crate::base::yaml::{Node, Place, read};
+use crate::parts::filters::Declared;
+use crate::parts::{listener, routing, upstream};
+
+/// The route table. Unknown keys are refused; keys that begin with `x-` are free for anchors.
+#[derive(Debug, JsonSchema)]
+pub struct Config {
+    /// Version of this format.
+    #[schemars(range(min = 1, max = 1))]
+    pub(crate) version: u32,
+    /// For trying things out: missing certificates and JWT secrets are made at start.
+    #[serde(default)]
+    pub(crate) development: bool,
+    /// The constant label `application` of all metrics.
+    #[serde(default = "default_application")]
+    pub(crate) application: String,
+    /// Where to listen.
+    pub(crate) listeners: Vec<listener::Config>,
+    /// Where operators and Prometheus look.
+    #[serde(default)]
+    pub(crate) admin: Admin,
+    /// Where requests are logged.
+    #[serde(default)]
+    pub(crate) access_log: AccessLog,
+    /// What refusals look like.
+    #[serde(default)]
+    pub(crate) errors: Errors,
+    /// Addresses of proxies in front, whose `X-Forwarded-For` is believed.
+    #[serde(default)]
+    pub(crate) trusted_proxies: Vec<String>,
+    /// How host names of endpoints are resolved.
+    #[serde(default)]
+    pub(crate) resolver: upstream::discovery::Config,
+    /// The Redis that gateways share.
+    #[serde(default)]
+    pub(crate) redis: Redis,
+    /// How the gateway stops.
+    #[serde(default)]
+    pub(crate) shutdown: Shutdown,
+    /// Accept a reload that removes more than half of the routes.
+    #[serde(default)]
+    pub(crate) allow_shrink: bool,
+    /// Filters of every route.
+    #[serde(default)]
+    pub(crate) filters: Vec<Declared>,
+    /// Services by name.
+    #[serde(default)]
+    pub(crate) upstreams: BTreeMap<String, upstream::Config>,
+    /// Routes that share a match and filters.
+    #[serde(default)]
+    pub(crate) groups: Vec<Group>,
+    /// What is served.
+    pub(crate) routes: Vec<Route>,
+}
+
+/// Where operators and Prometheus look.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Address and port; a change needs a restart. Only loopback addresses are accepted.
+    pub(crate) address: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 9901)) }
+    }
+}
+
+/// Where requests are logged, one JSON line each.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessLog {
+    /// `stdout`, `off`, or a file, which SIGUSR1 opens anew.
+    pub(crate) output: String,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { output: "stdout".to_owned() }
+    }
+}
+
+/// What refusals look like.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Errors {
+    /// Shape of the body.
+    pub(crate) envelope: Envelope,
+}
+
+/// The Redis that gateways share.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Redis {
+    /// `redis://[user:password@]host[:port][/db]`; empty: limits are counted in this process.
+    pub(crate) url: String,
+}
+
+/// How the gateway stops on SIGTERM.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// Time between failing readiness and closing the listeners, for balancers to notice.
+    pub(crate) delay: Span,
+    /// Time for requests in flight to finish after that.
+    pub(crate) grace: Span,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self {
+            delay: Span(std::time::Duration::from_secs(5)),
+            grace: Span(std::time::Duration::from_secs(25)),
+        }
+    }
+}
+
+/// Routes that share a match and filters.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// A unique name.
+    pub(crate) name: String,
+    /// What all its routes require; a route's own words replace these.
+    #[serde(default, rename = "match")]
+    pub(crate) matching: routing::Config,
+    /// Filters that run before the routes' own of the same stage.
+    #[serde(default)]
+    pub(crate) filters: Vec<Declared>,
+}
+
+/// One route.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// A unique name; seen in metrics and logs.
+    pub(crate) id: String,
+    /// The group it belongs to.
+    #[serde(default)]
+    pub(crate) group: Option<String>,
+    /// Which requests it is for.
+    #[serde(default, rename = "match")]
+    pub(crate) matching: routing::Config,
+    /// Its own filters.
+    #[serde(default)]
+    pub(crate) filters: Vec<Declared>,
+    /// The service it leads to; not needed where a filter answers.
+    #[serde(default)]
+    pub(crate) upstream: Option<String>,
+    /// Let WebSocket upgrades pass.
+    #[serde(default)]
+    pub(crate) websocket: bool,
+    /// For answers and uploads that last: no total time limit and no cap on the body; a pause of 5m
+    /// ends them.
+    #[serde(default)]
+    pub(crate) streaming: bool,
+}
+
+fn default_application() -> String {
+    "sluice".to_owned()
+}
+
+/// The document's keys, to name unknown ones.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its keys matter")]
+struct Keys {
+    version: IgnoredAny,
+    #[serde(default)]
+    development: IgnoredAny,
+    #[serde(default)]
+    application: IgnoredAny,
+    listeners: IgnoredAny,
+    #[serde(default)]
+    admin: IgnoredAny,
+    #[serde(default)]
+    access_log: IgnoredAny,
+    #[serde(default)]
+    errors: IgnoredAny,
+    #[serde(default)]
+    trusted_proxies: IgnoredAny,
+    #[serde(default)]
+    resolver: IgnoredAny,
+    #[serde(default)]
+    redis: IgnoredAny,
+    #[serde(default)]
+    shutdown: IgnoredAny,
+    #[serde(default)]
+    allow_shrink: IgnoredAny,
+    #[serde(default)]
+    filters: IgnoredAny,
+    #[serde(default)]
+    upstreams: IgnoredAny,
+    #[serde(default)]
+    groups: IgnoredAny,
+    routes: IgnoredAny,
+}
+
+impl Config {
+    /// Reads every section on its own, so that a problem in one does not hide those of others.
+    pub(crate) fn read(root: &Node, problems: &mut Problems) -> Option<Self> {
+        let at = Place::root(root);
+        let keys = read::<Keys>(&at, problems);
+        let mut sections = Sections { root, at, problems };
+        let version = sections.required::<u32>("version");
+        if version.is_some_and(|version| version != 1) {
+            let at = sections.at.field("version");
+            sections.problems.error(&at, "only version 1 is known").help("write `version: 1`");
+        }
+        let development = sections.optional("development", || false);
+        let application = sections.optional("application", default_application);
+        let listeners = sections.required("listeners");
+        let admin = sections.optional("admin", Admin::default);
+        let access_log = sections.optional("access_log", AccessLog::default);
+        let errors = sections.optional("errors", Errors::default);
+        let trusted_proxies = sections.optional("trusted_proxies", Vec::new);
+        let resolver = sections.optional("resolver", upstream::discovery::Config::default);
+        let redis = sections.optional("redis", Redis::default);
+        let shutdown = sections.optional("shutdown", Shutdown::default);
+        let allow_shrink = sections.optional("allow_shrink", || false);
+        let filters = sections.optional("filters", Vec::new);
+        let upstreams = sections.optional("upstreams", BTreeMap::new);
+        let groups = sections.optional("groups", Vec::new);
+        let routes = sections.required("routes");
+        keys?;
+        Some(Self {
+            version: version?,
+            development: development?,
+            application: application?,
+            listeners: listeners?,
+            admin: admin?,
+            access_log: access_log?,
+            errors: errors?,
+            trusted_proxies: trusted_proxies?,
+            resolver: resolver?,
+            redis: redis?,
+            shutdown: shutdown?,
+            allow_shrink: allow_shrink?,
+            filters: filters?,
+            upstreams: upstreams?,
+            groups: groups?,
+            routes: routes?,
+        })
+    }
+}
+
+struct Sections<'a> {
+    root: &'a Node,
+    at: Place<'a>,
+    problems: &'a mut Problems,
+}
+
+impl Sections<'_> {
+    /// A section that [`Keys`] has already reported if it is missing.
+    fn required<T: serde::de::DeserializeOwned>(&mut self, name: &str) -> Option<T> {
+        self.root.get(name)?;
+        read(&self.at.field(name), self.problems)
+    }
+
+    fn optional<T: serde::de::DeserializeOwned>(
+        &mut self,
+        name: &str,
+        default: impl FnOnce() -> T,
+    ) -> Option<T> {
+        match self.root.get(name) {
+            Some(_) => read(&self.at.field(name), self.problems),
+            None => Some(default()),
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! A compiled route: its chain, sorted by stage, where it leads, and its counters.
+
+use std::sync::Arc;
+
+use crate::lasting::telemetry::metrics::RouteSeries;
+use crate::parts::filters::Filter;
+use crate::parts::upstream::Upstream;
+
+/// A route as the request path uses it.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) id: Arc<str>,
+    /// Global, group and own filters, sorted by stage.
+    pub(crate) chain: Vec<Arc<Filter>>,
+    /// Where requests go that no filter answered.
+    pub(crate) upstream: Option<Arc<Upstream>>,
+    /// Whether WebSocket upgrades may pass.
+    pub(crate) websocket: bool,
+    /// Long-lived answers: no total time limit and no cap on the body, an idle limit instead.
+    pub(crate) streaming: bool,
+    pub(crate) series: Arc<RouteSeries>,
+    /// How it was declared, for people.
+    pub(crate) outline: Outline,
+}
+
+/// What `sluice routes` and `/routes` show.
+#[derive(Debug, Clone, serde::Serialize)]
+pub(crate) struct Outline {
+    pub(crate) hosts: Vec<String>,
+    pub(crate) path: String,
+    pub(crate) methods: Vec<String>,
+    pub(crate) group: Option<String>,
+    pub(crate) filters: Vec<String>,
+    pub(crate) upstream: Option<String>,
+}
+
+impl Route {
+    /// Sorts a chain by stage; within a stage the order of the config stays.
+    pub(crate) fn sorted(mut chain: Vec<Arc<Filter>>) -> Vec<Arc<Filter>> {
+        chain.sort_by_key(|filter| filter.stage());
+        chain
+    }
+}

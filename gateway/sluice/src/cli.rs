@@ -1,0 +1,116 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// An API gateway for mini-program back ends.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, arg_required_else_help = false)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) run: Run,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve (what happens without a command, too).
+    Run(Run),
+    /// Check a config with the very code that serves it, and change nothing.
+    Check(Check),
+    /// List the routes in the order in which they are tried.
+    Routes(Listing),
+    /// Print the config's JSON Schema, for editors.
+    Schema,
+    /// Make a token that the config's jwt filters accept.
+    Token(Token),
+    /// Ask a running gateway whether it is ready; exit code 0 if so.
+    Healthcheck(Healthcheck),
+    /// Write a self-signed certificate for development.
+    DevCert(DevCert),
+    /// Print the version.
+    Version,
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the config is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Config {
+    /// The route table; without it ./routes.yaml, /etc/sluice/routes.yaml, or embedded defaults.
+    #[arg(short, long, env = "SLUICE_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) config: Config,
+    /// Worker threads; one per core if not given.
+    #[arg(long, env = "SLUICE_WORKERS", value_name = "N")]
+    pub(crate) workers: Option<usize>,
+    /// What to log, like `info` or `sluice_proxy=debug`.
+    #[arg(long, env = "SLUICE_LOG", default_value = "info", value_name = "FILTER")]
+    pub(crate) log: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) config: Config,
+    /// Exit with 3 if there are warnings.
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Listing {
+    #[command(flatten)]
+    pub(crate) config: Config,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    #[command(flatten)]
+    pub(crate) config: Config,
+    /// The key to sign with; the first HMAC key if not given.
+    #[arg(long)]
+    pub(crate) kid: Option<String>,
+    /// A claim: `openid=o-1`, `roles=["admin"]`; JSON values are taken as such.
+    #[arg(long = "claim", value_name = "NAME=VALUE")]
+    pub(crate) claims: Vec<String>,
+    /// Seconds until it expires; negative makes an expired one.
+    #[arg(long, default_value_t = 7200, allow_negative_numbers = true)]
+    pub(crate) lifetime: i64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Healthcheck {
+    #[command(flatten)]
+    pub(crate) config: Config,
+    /// The admin address; the config's if not given.
+    #[arg(long)]
+    pub(crate) address: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DevCert {
+    /// Names and addresses it is for.
+    #[arg(default_values_t = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()])]
+    pub(crate) names: Vec<String>,
+    /// Where the certificate goes.
+    #[arg(long, default_value = "certs/dev.pem")]
+    pub(crate) cert: PathBuf,
+    /// Where the key goes.
+    #[arg(long, default_value = "certs/dev.key")]
+    pub(crate) key: PathBuf,
+}

@@ -1,0 +1,25 @@
+//! `sluice token`: a token for trying protected routes.
+
+use std::process::ExitCode;
+
+use serde_json::{Map, Value};
+use sluice_proxy::TokenRequest;
+
+use super::{FAILED, USAGE, complain, print};
+use crate::{cli, locate};
+
+pub(super) fn run(args: cli::Token) -> ExitCode {
+    let mut claims = Map::new();
+    for claim in &args.claims {
+        let Some((name, value)) = claim.split_once('=') else {
+            return complain(USAGE, &format!("--claim {claim}: write NAME=VALUE"));
+        };
+        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+        claims.insert(name.to_owned(), value);
+    }
+    let request = TokenRequest { kid: args.kid, claims, lifetime: args.lifetime };
+    match sluice_proxy::mint(&locate::origin(&args.config), &locate::environment(), &request) {
+        Ok(token) => print(&format!("{token}\n")),
+        Err(rejected) => complain(FAILED, &rejected.to_string()),
+    }
+}
