@@ -7,7 +7,7 @@ use std::{future::Future, sync::OnceLock, time::Duration};
 
 use tokio::{runtime::Runtime, task::JoinHandle};
 
-/// How long a helper waits before it fails the test: long enough for a loaded machine with two
+/// How long anything here waits before it fails the test: long enough for a loaded machine with two
 /// cores, short enough that a hanging test says so while someone still looks.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 

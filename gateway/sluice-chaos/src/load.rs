@@ -289,7 +289,7 @@ mod tests {
         let tally = run(rogue.addr(), "/", 40, length, true).await;
         adds_up(&tally);
         assert_eq!((tally.ok, tally.failed), (20, 0), "{tally:?}");
-        assert!(tally.reconnects > 5, "{tally:?}");
+        assert!(tally.reconnects > 0, "{tally:?}");
 
         let rogue = Rogue::start(rogue::reset_after_head());
         let tally = run(rogue.addr(), "/", 100, Duration::from_millis(300), true).await;

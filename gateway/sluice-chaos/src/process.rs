@@ -12,7 +12,10 @@ use std::{
     io::Read,
     net::{SocketAddr, TcpListener},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -27,6 +30,8 @@ use crate::{ground::DEADLINE, watched::Watched};
 pub struct Daemon {
     name: String,
     child: Child,
+    /// Whether the system has been told that the process id may be used again.
+    reaped: AtomicBool,
     said: Arc<Watched<Said>>,
 }
 
@@ -69,7 +74,7 @@ impl Daemon {
         let said = Arc::new(Watched::new(Said { text: String::new(), open: 2 }));
         listen(child.stdout.take().expect("a piped output"), Arc::clone(&said));
         listen(child.stderr.take().expect("a piped output"), Arc::clone(&said));
-        let mut daemon = Self { name, child, said };
+        let mut daemon = Self { name, child, reaped: AtomicBool::new(false), said };
         daemon.until_ready(&ready).await?;
         Ok(daemon)
     }
@@ -109,8 +114,10 @@ impl Daemon {
         self.ended().is_none()
     }
 
-    /// Sends a signal by its name, such as `TERM`, or fails the test.
+    /// Sends a signal by its name, such as `TERM`. A child that is known to have ended fails the
+    /// test: its process id may be a stranger's by now.
     pub fn signal(&self, name: &str) {
+        assert!(!self.reaped.load(Ordering::Relaxed), "{} has ended", self.name);
         let pid = self.pid().to_string();
         let sent =
             Command::new("sh").args(["-c", "kill -s \"$1\" \"$2\"", "sh", name, &pid]).output();
@@ -159,10 +166,13 @@ impl Daemon {
         // Both fail only when the child is gone already.
         self.child.kill().ok();
         self.child.wait().ok();
+        self.reaped.store(true, Ordering::Relaxed);
     }
 
     fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("a child can be asked")
+        let status = self.child.try_wait().expect("a child can be asked");
+        self.reaped.fetch_or(status.is_some(), Ordering::Relaxed);
+        status
     }
 
     /// Waits for the last words of a child that has ended. A grandchild may hold the outputs open,
@@ -210,6 +220,8 @@ pub fn free_port() -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::AssertUnwindSafe;
+
     use super::*;
 
     #[tokio::test]
@@ -223,6 +235,7 @@ mod tests {
         daemon.wait_for_output("caught").await;
         assert_eq!(daemon.exit_code().await, Some(7));
         assert!(!daemon.is_running());
+        assert!(std::panic::catch_unwind(AssertUnwindSafe(|| daemon.signal("TERM"))).is_err());
         assert!(daemon.output().contains("ready\n"));
     }
 

@@ -1,0 +1,17 @@
+//! The whole gateway over real sockets: the real binary, real peers, one file per story.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::too_many_lines,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::large_futures,
+    reason = "tests say what they expect by panicking"
+)]
+
+mod support;
+
+mod routing;

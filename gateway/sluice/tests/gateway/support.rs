@@ -1,0 +1,153 @@
+//! Starts the real binary with a config of the test's own, on ports and in a folder of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sluice_chaos::process::{Daemon, Ready, free_port};
+use sluice_chaos::raw;
+
+/// A running gateway; killed when dropped.
+pub(crate) struct Gateway {
+    pub(crate) http: SocketAddr,
+    pub(crate) https: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) daemon: Daemon,
+    folder: tempfile::TempDir,
+    head: String,
+}
+
+/// What differs between tests beyond the config.
+#[derive(Default)]
+pub(crate) struct Setup {
+    /// Environment variables.
+    pub(crate) env: Vec<(&'static str, String)>,
+    /// Files to put beside the config before the start, by relative path.
+    pub(crate) files: Vec<(&'static str, String)>,
+    /// Replaces the listeners section; `{http}` and `{https}` stand for the addresses.
+    pub(crate) listeners: Option<&'static str>,
+    /// Worker threads; 2 if not given.
+    pub(crate) workers: Option<usize>,
+}
+
+const LISTENERS: &str = r#"listeners:
+  - { name: plain, address: "{http}" }
+"#;
+
+/// A listener with TLS beside the plain one; the certificate is made by `development: true`, or comes
+/// from `files`.
+pub(crate) const WITH_TLS: &str = r#"listeners:
+  - { name: plain, address: "{http}" }
+  - { name: tls, address: "{https}", tls: { certificates: [ { cert_file: cert.pem, key_file: key.pem } ] } }
+"#;
+
+impl Gateway {
+    /// Starts with `config`, to which version, listeners, admin and access log are added.
+    pub(crate) async fn start(config: &str) -> Self {
+        Self::start_with(config, Setup::default()).await
+    }
+
+    pub(crate) async fn start_with(config: &str, setup: Setup) -> Self {
+        let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let (http, https, admin) = (address(), address(), address());
+        let listeners = setup
+            .listeners
+            .unwrap_or(LISTENERS)
+            .replace("{http}", &http.to_string())
+            .replace("{https}", &https.to_string());
+        let mut head = format!("version: 1\nadmin: {{ address: \"{admin}\" }}\n{listeners}");
+        if !config.contains("access_log:") {
+            head.push_str("access_log: { output: access.log }\n");
+        }
+        if !config.contains("shutdown:") {
+            head.push_str("shutdown: { delay: 100ms, grace: 10s }\n");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in &setup.files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let path = folder.path().join("routes.yaml");
+        std::fs::write(&path, format!("{head}{config}")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        command.arg("run").arg("--config").arg(&path);
+        command.args(["--workers", &setup.workers.unwrap_or(2).to_string()]);
+        command.envs(setup.env);
+        let daemon = Daemon::start(command, Ready::Says("is serving".to_owned())).await;
+        Self { http, https, admin, daemon, folder, head }
+    }
+
+    /// A raw connection to the plain listener.
+    pub(crate) async fn client(&self) -> raw::Client {
+        raw::Client::connect(self.http).await
+    }
+
+    /// One GET on a connection of its own.
+    pub(crate) async fn get(&self, path: &str) -> raw::Response {
+        raw::get(self.http, "localhost", path).await
+    }
+
+    /// A page of the admin interface.
+    pub(crate) async fn admin(&self, path: &str) -> raw::Response {
+        raw::get(self.admin, "127.0.0.1", path).await
+    }
+
+    /// The value of a series on `/metrics`; the series is written as it is printed, without the
+    /// constant label. 0 if it is not there.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let text = self.admin("/metrics").await.text();
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let labels: Vec<&str> = labels.trim_end_matches('}').split(',').filter(|l| !l.is_empty()).collect();
+        text.lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.rsplit_once(' '))
+            .filter(|(key, _)| {
+                let (known, rest) = key.split_once('{').unwrap_or((key, ""));
+                known == name && labels.iter().all(|label| rest.contains(label))
+            })
+            .map(|(_, value)| value.parse::<f64>().unwrap())
+            .sum()
+    }
+
+    /// Replaces the config as an editor does, by renaming over it; keeps ports and the rest of the
+    /// head.
+    pub(crate) fn write_config(&self, config: &str) {
+        let new = self.folder.path().join("routes.yaml.new");
+        std::fs::write(&new, format!("{}{config}", self.head)).unwrap();
+        std::fs::rename(new, self.config_path()).unwrap();
+    }
+
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.folder.path().join("routes.yaml")
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Waits until the gateway has accepted its `n`th config.
+    pub(crate) async fn wait_for_generation(&self, n: u64) {
+        eventually("the reload", async || self.metric("sluice_config_generation").await >= n as f64).await;
+    }
+
+    /// The access log's lines so far, waiting until there are `n`.
+    pub(crate) async fn log_lines(&self, n: usize) -> Vec<serde_json::Value> {
+        let path = self.folder.path().join("access.log");
+        let read = || {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>()
+        };
+        eventually("log lines", async || read().len() >= n).await;
+        read()
+    }
+}
+
+/// Waits until `condition` holds, 10 s at most.
+pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
+    for _ in 0..500 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("waited 10 s in vain for {what}");
+}
