@@ -181,19 +181,6 @@ impl Problems {
         sorted
     }
 
-    /// Takes over the problems of another file; each keeps its own file name.
-    pub(crate) fn append(&mut self, other: Self) {
-        let kept = other.problems.iter().filter(|problem| problem.severity == Severity::Error);
-        let errors_left = other.errors.saturating_sub(kept.count());
-        let warnings_left = other.more.saturating_sub(errors_left);
-        for problem in other.problems {
-            self.push(problem);
-        }
-        self.errors = self.errors.saturating_add(errors_left);
-        self.warnings = self.warnings.saturating_add(warnings_left);
-        self.more = self.more.saturating_add(other.more);
-    }
-
     fn at_place(&mut self, severity: Severity, at: &Place<'_>, message: String) -> &mut Problem {
         let message = at.redact(message);
         let problem = self.draft(severity, (at.line(), at.column()), at.path(), &message);
@@ -268,22 +255,6 @@ mod tests {
             problems.error_at(line, 1, "no").help("never lost on the wrong problem");
         }
         assert_eq!((problems.errors(), problems.more(), problems.sorted().len()), (130, 30, 100));
-        let mut all = Problems::new("b.yaml");
-        all.append(problems);
-        assert_eq!((all.errors(), all.warnings(), all.more()), (130, 0, 30));
-        assert_eq!(&*all.sorted()[0].file, "a.yaml");
-    }
-
-    #[test]
-    fn appending_counts_what_either_side_could_not_keep() {
-        let mut all = Problems::new("a.yaml");
-        let mut other = Problems::new("b.yaml");
-        for line in 1..=101 {
-            all.error_at(line.min(100), 1, "x");
-            other.error_at(line, 1, "x");
-        }
-        all.append(other);
-        assert_eq!((all.errors(), all.more()), (201, 101));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::fault::Fault;
 /// Shape of the bodies of refusals and failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Envelope {
+pub(crate) enum Envelope {
     /// `{"code": <HTTP status>, "msg": …, "data": null, "reason": …, "trace_id": …}`
     #[default]
     Standard,

@@ -22,7 +22,9 @@ mod mistakes;
 mod properties;
 
 pub(crate) use build::parse;
-pub(crate) use node::{Kind, Node};
+#[cfg(test)]
+pub(crate) use node::Kind;
+pub(crate) use node::Node;
 pub(crate) use place::Place;
 pub(crate) use read::read;
 pub(crate) use suggest::nearest;

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -92,7 +93,7 @@ impl Session {
             left.set(left.get().saturating_sub(1));
             let handled =
                 pipeline::handle(Rc::clone(&worker), Rc::clone(&peer), request, left.get() == 0);
-            async move { Ok::<_, Infallible>(handled.await) }
+            handled.map(Ok::<_, Infallible>)
         });
         let head = usize::try_from(self.listener.limits.head.0).unwrap_or(READ_BUFFER);
         let connection = http1::Builder::new()
@@ -115,7 +116,7 @@ impl Session {
         let (worker, peer) = (Rc::clone(&self.worker), Rc::clone(&self.peer));
         let service = service_fn(move |request: Request<Incoming>| {
             let handled = pipeline::handle(Rc::clone(&worker), Rc::clone(&peer), request, false);
-            async move { Ok::<_, Infallible>(handled.await) }
+            handled.map(Ok::<_, Infallible>)
         });
         let connection = http2::Builder::new(Local(Kind::Stream))
             .timer(TokioTimer::new())

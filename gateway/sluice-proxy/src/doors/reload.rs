@@ -69,8 +69,21 @@ pub(crate) fn load(
     let input = Input { source: &source, base: &base, lookup: &lookup, may_write };
     match compile(&input, workshop) {
         Ok((snapshot, warnings)) => Ok((snapshot, warnings, source)),
-        Err(problems) => Err(Rejected(render(&problems, Some(&source)))),
+        Err(problems) => Err(Rejected(report(&problems, &source))),
     }
+}
+
+/// Every problem, and how many there are.
+fn report(problems: &Problems, source: &Source) -> String {
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let mut text = render(problems, Some(source));
+    text.push_str(&count(problems.errors(), "error"));
+    if problems.warnings() > 0 {
+        text.push_str(", ");
+        text.push_str(&count(problems.warnings(), "warning"));
+    }
+    text.push('\n');
+    text
 }
 
 impl Reloader {

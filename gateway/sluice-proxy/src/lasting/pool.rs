@@ -106,7 +106,7 @@ impl Pools {
                 }
                 let permit = match Arc::clone(&link.permits).try_acquire_owned() {
                     Ok(permit) => permit,
-                    Err(_) => match self.wait(&pool, link).await? {
+                    Err(_) => match Box::pin(self.wait(&pool, link)).await? {
                         Free::Connection(kept) => return Ok(Lease::one(pool, link, kept)),
                         Free::Room(permit) => permit,
                     },
@@ -301,7 +301,8 @@ impl Drop for Pool {
 impl Kept {
     async fn open(link: &Arc<Link>, permit: OwnedSemaphorePermit) -> Result<Self, Fault> {
         let permit = Permit::new(link, Some(permit));
-        let sender = connect::http1(link).await?;
+        // Connecting is rare and its state large (TLS): a request in progress should not carry it.
+        let sender = Box::pin(connect::http1(link)).await?;
         link.opened.fetch_add(1, Ordering::Relaxed);
         let now = clock::now();
         Ok(Self { sender, permit, uses: 0, born: now, since: now })
@@ -330,7 +331,7 @@ impl Kept {
 impl Shared {
     async fn open(link: &Arc<Link>) -> Result<Self, Fault> {
         let permit = Rc::new(Permit::new(link, None));
-        let sender = connect::http2(link).await?;
+        let sender = Box::pin(connect::http2(link)).await?;
         link.opened.fetch_add(1, Ordering::Relaxed);
         Ok(Self { sender, permit, uses: 0, born: clock::now() })
     }

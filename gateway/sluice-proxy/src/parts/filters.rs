@@ -34,7 +34,7 @@ pub(crate) use size_limit::check_announced;
 
 /// Where in a request's way a filter runs; chains are sorted by this, stably.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// Names the request, so that everything after can be traced.
     Trace,
     /// Refuses by address, origin or size, before anything is read.
@@ -53,7 +53,7 @@ pub enum Stage {
 pub(crate) enum Flow {
     Next,
     /// This is the answer; no service is asked.
-    Answer(Response<Body>),
+    Answer(Box<Response<Body>>),
 }
 
 /// What a filter does.
@@ -74,7 +74,7 @@ macro_rules! filters {
     ($( $stage:ident $module:ident::$kind:ident $word:literal ),* $(,)?) => {
         /// One entry of a `filters:` list, a mapping with the filter's name as its single key.
         #[derive(Debug, Deserialize, JsonSchema)]
-        pub enum Declared {
+        pub(crate) enum Declared {
             $( #[serde(rename = $word)] $kind($module::Config), )*
         }
 
@@ -83,9 +83,6 @@ macro_rules! filters {
         pub(crate) enum Filter {
             $( $kind($module::$kind), )*
         }
-
-        /// All filters, by name, with their stages.
-        pub const NAMES: &[(&str, Stage)] = &[$( ($word, Stage::$stage), )*];
 
         impl Declared {
             /// The filter's name in a config.

@@ -15,7 +15,7 @@ use crate::base::yaml::Place;
 /// One address to listen on.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// A unique name, seen in logs.
     pub(crate) name: String,
     /// Address and port, like `0.0.0.0:8080` or `[::]:8443`.
@@ -34,7 +34,7 @@ pub struct Config {
 /// Time limits of a client connection. None can be switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Timeouts {
+pub(crate) struct Timeouts {
     /// TLS handshake, and the first bytes of a connection.
     pub(crate) handshake: Span,
     /// From a request's first byte to the end of its head.
@@ -63,7 +63,7 @@ impl Default for Timeouts {
 /// Size limits of client connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Connections open at a time, shared equally among the workers.
     pub(crate) connections: u32,
     /// Requests on one connection before it is closed in good order.

@@ -15,7 +15,7 @@ use crate::base::yaml::Place;
 /// What a request must look like. Everything given must hold.
 #[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// Host names: `api.example.com`, or `*.example.com` for everything below. None means any host.
     #[serde(default)]
     pub(crate) hosts: Vec<String>,
@@ -58,7 +58,7 @@ pub(crate) enum TestConfig {
 /// Tests other than equality.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum OtherTest {
+pub(crate) enum OtherTest {
     /// Begins with this text.
     Prefix(String),
     /// Matches this regular expression wholly.

@@ -20,7 +20,7 @@ use crate::base::yaml::Place;
 /// TLS of a listener.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// Certificates; a client gets the one made for the name it asks for.
     pub(crate) certificates: Vec<CertificateConfig>,
     /// Oldest version accepted.
@@ -31,7 +31,7 @@ pub struct Config {
 /// A certificate chain with its key, both in PEM form.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CertificateConfig {
+pub(crate) struct CertificateConfig {
     /// The chain, leaf first.
     pub(crate) cert_file: String,
     /// The private key.
@@ -43,7 +43,7 @@ pub struct CertificateConfig {
 
 /// TLS versions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-pub enum Version {
+pub(crate) enum Version {
     #[default]
     #[serde(rename = "1.2")]
     Tls12,

@@ -21,12 +21,12 @@ pub(crate) mod endpoints;
 pub(crate) mod probe;
 pub(crate) mod tls;
 
-use endpoints::{EndpointConfig, EndpointSet, Plan};
+use endpoints::{EndpointConfig, EndpointSet, Plan, Talk};
 
 /// A service that routes can name.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// Answer inside the gateway instead: `echo` shows the request, `health` says it is alive.
     #[serde(default)]
     builtin: Option<Builtin>,
@@ -67,7 +67,7 @@ fn default_host() -> String {
 /// Services inside the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Builtin {
+pub(crate) enum Builtin {
     /// Answers with what it was asked, as JSON.
     Echo,
     /// Answers 200 while the gateway is ready, 503 while it drains.
@@ -77,7 +77,7 @@ pub enum Builtin {
 /// How an endpoint is chosen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Balance {
+pub(crate) enum Balance {
     /// In turn, by weight.
     #[default]
     RoundRobin,
@@ -88,7 +88,7 @@ pub enum Balance {
 /// What is spoken to endpoints.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum ProtocolConfig {
+pub(crate) enum ProtocolConfig {
     /// HTTP/1.1.
     #[default]
     Http1,
@@ -99,7 +99,7 @@ pub enum ProtocolConfig {
 /// The pool of kept connections, per endpoint.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Keepalive {
+pub(crate) struct Keepalive {
     /// Idle connections each worker keeps.
     idle_per_endpoint: usize,
     /// Requests on one connection before it is replaced.
@@ -132,7 +132,7 @@ impl Default for Keepalive {
 /// Time limits towards a service. None can be switched off.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Timeouts {
+pub(crate) struct Timeouts {
     /// TCP connect, and again the TLS handshake.
     pub(crate) connect: Span,
     /// From the request being sent to the head of the answer, each attempt; `total` if not given.
@@ -159,7 +159,7 @@ impl Default for Timeouts {
 /// the statuses 502, 503 and 504; a client that goes away is none.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct BreakerConfig {
+pub(crate) struct BreakerConfig {
     /// Opens after this many failures in a row.
     #[serde(default)]
     consecutive_failures: Option<u32>,
@@ -300,8 +300,8 @@ impl Config {
             Balance::RoundRobin => balance::Policy::RoundRobin,
             Balance::LeastRequest => balance::Policy::LeastRequest,
         };
-        let plan =
-            Plan::build(name, &self.endpoints, shape, tls?, policy, &at.field("endpoints"), env)?;
+        let talk = Talk { policy, shape, tls: tls? };
+        let plan = Plan::build(name, &self.endpoints, talk, &at.field("endpoints"), env)?;
         let workers = env.metrics.workers.len();
         Some(Service {
             endpoints: ArcSwap::from_pointee(plan.resolve(env.retained)),

@@ -106,7 +106,7 @@ impl<'a> Journey<'a> {
                 _ => return Err(fault),
             },
         };
-        match self.attempt(&set, second, *request, fresh).await? {
+        match Box::pin(self.attempt(&set, second, *request, fresh)).await? {
             (Attempt::Answered(answer), _) => Ok(*answer),
             (Attempt::Failed(fault) | Attempt::NotSent(fault, _), _) => Err(fault),
         }

@@ -87,7 +87,7 @@ async fn run(
         record.passed += 1;
         match filter.on_request(&mut record.cx, &mut head).await? {
             Flow::Next => {}
-            Flow::Answer(answer) => return Ok(answer),
+            Flow::Answer(answer) => return Ok(*answer),
         }
     }
     match missed {
@@ -153,7 +153,7 @@ async fn ask(
         check_announced(&head, limit)?;
     }
     match &upstream.kind {
-        Kind::Builtin(kind) => builtin::serve(*kind, record, &head, body).await,
+        Kind::Builtin(kind) => Box::pin(builtin::serve(*kind, record, &head, body)).await,
         Kind::Service(service) => forward::send(record, upstream, service, head, body, wants).await,
     }
 }

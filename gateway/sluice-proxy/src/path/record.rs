@@ -79,7 +79,7 @@ impl Record {
         if end == End::Abandoned {
             shard.aborted.add(1);
         }
-        let fault = self.cx.fault.or((self.status.is_none()).then_some(Fault::ClientGone));
+        let fault = self.cx.fault.or_else(|| self.status.is_none().then_some(Fault::ClientGone));
         if let Some(fault) = fault {
             shard.reject(fault);
         }

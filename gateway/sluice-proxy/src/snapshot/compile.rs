@@ -391,7 +391,7 @@ impl<'a> Compiler<'a> {
                 None => {
                     let place = at.field("group");
                     let known = groups.keys().map(String::as_str);
-                    self.unknown(&place, "group", name, known.collect());
+                    self.unknown(&place, "group", name, &known.collect::<Vec<_>>());
                     return None;
                 }
             },
@@ -456,8 +456,8 @@ impl<'a> Compiler<'a> {
         match upstreams.get(name) {
             Some(upstream) => Some(Some(Arc::clone(upstream))),
             None => {
-                let known = upstreams.keys().map(String::as_str).collect();
-                self.unknown(&at.field("upstream"), "upstream", name, known);
+                let known: Vec<&str> = upstreams.keys().map(String::as_str).collect();
+                self.unknown(&at.field("upstream"), "upstream", name, &known);
                 None
             }
         }
@@ -503,7 +503,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn unknown(&mut self, at: &Place<'_>, what: &str, name: &str, known: Vec<&str>) {
+    fn unknown(&mut self, at: &Place<'_>, what: &str, name: &str, known: &[&str]) {
         let problem = self.env.problems.error(at, format!("there is no {what} `{name}`"));
         if let Some(near) = crate::base::yaml::nearest(name, known.iter().copied()) {
             problem.help(format!("did you mean `{near}`?"));

@@ -16,10 +16,11 @@ use crate::parts::{listener, routing, upstream};
 
 /// The route table. Unknown keys are refused; keys that begin with `x-` are free for anchors.
 #[derive(Debug, JsonSchema)]
-pub struct Config {
+pub(crate) struct Config {
     /// Version of this format.
     #[schemars(range(min = 1, max = 1))]
-    pub(crate) version: u32,
+    #[expect(dead_code, reason = "checked when it is read; here for the schema")]
+    version: u32,
     /// For trying things out: missing certificates and JWT secrets are made at start.
     #[serde(default)]
     pub(crate) development: bool,
@@ -68,7 +69,7 @@ pub struct Config {
 /// Where operators and Prometheus look.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// Address and port; a change needs a restart. Only loopback addresses are accepted.
     pub(crate) address: SocketAddr,
 }
@@ -82,7 +83,7 @@ impl Default for Admin {
 /// Where requests are logged, one JSON line each.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct AccessLog {
+pub(crate) struct AccessLog {
     /// `stdout`, `off`, or a file, which SIGUSR1 opens anew.
     pub(crate) output: String,
 }
@@ -96,7 +97,7 @@ impl Default for AccessLog {
 /// What refusals look like.
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Errors {
+pub(crate) struct Errors {
     /// Shape of the body.
     pub(crate) envelope: Envelope,
 }
@@ -104,7 +105,7 @@ pub struct Errors {
 /// The Redis that gateways share.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Redis {
+pub(crate) struct Redis {
     /// `redis://[user:password@]host[:port][/db]`; empty: limits are counted in this process.
     pub(crate) url: String,
 }
@@ -112,7 +113,7 @@ pub struct Redis {
 /// How the gateway stops on SIGTERM.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Shutdown {
+pub(crate) struct Shutdown {
     /// Time between failing readiness and closing the listeners, for balancers to notice.
     pub(crate) delay: Span,
     /// Time for requests in flight to finish after that.
@@ -131,7 +132,7 @@ impl Default for Shutdown {
 /// Routes that share a match and filters.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Group {
+pub(crate) struct Group {
     /// A unique name.
     pub(crate) name: String,
     /// What all its routes require; a route's own words replace these.
@@ -145,7 +146,7 @@ pub struct Group {
 /// One route.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Route {
+pub(crate) struct Route {
     /// A unique name; seen in metrics and logs.
     pub(crate) id: String,
     /// The group it belongs to.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 pub(crate) struct Secret(String);
 
 impl Secret {
+    #[cfg(test)]
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }

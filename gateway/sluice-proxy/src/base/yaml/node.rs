@@ -109,6 +109,7 @@ impl Node {
     }
 
     /// Line and column of a mapping's key.
+    #[cfg(test)]
     pub(crate) fn key_place(&self, key: &str) -> Option<(u32, u32)> {
         self.entry(key).map(|entry| (entry.key.line, entry.key.column))
     }

@@ -62,12 +62,14 @@ impl<'a> Place<'a> {
     }
 
     /// The items of a list; none for anything else.
+    #[cfg(test)]
     pub(crate) fn items(&self) -> impl Iterator<Item = Self> {
         let items = self.node.map_or(&[][..], Node::items);
         items.iter().enumerate().map(|(index, item)| self.item(index, item))
     }
 
     /// The keys of a mapping with the places of their values; none for anything else.
+    #[cfg(test)]
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&'a str, Self)> {
         let entries = self.node.map_or(&[][..], Node::pairs);
         entries.iter().map(|entry| (entry.name(), self.value(entry)))

@@ -14,7 +14,7 @@ use crate::parts::env::{Env, Owner};
 /// The path to put in front: with `/v1`, `/users` becomes `/v1/users`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct Config(String);
+pub(crate) struct Config(String);
 
 impl Config {
     pub(crate) fn build(&self, at: &Place<'_>, _: &Owner, env: &mut Env<'_>) -> Option<AddPrefix> {

@@ -22,7 +22,7 @@ use crate::parts::env::{Env, Owner};
 /// Lets pages of other origins call this route (Fetch standard, CORS protocol).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// Origins like `https://h5.example.com` or `https://*.example.com`, or `"*"` for all.
     origins: Vec<String>,
     /// Methods a page may use.

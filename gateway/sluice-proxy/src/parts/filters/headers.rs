@@ -19,7 +19,7 @@ use crate::parts::text::Text;
 /// requests; in answers they are fixed texts.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// Towards the service.
     #[serde(default)]
     request: Changes,
@@ -31,7 +31,7 @@ pub struct Config {
 /// Changes in one direction, done in this order: remove, set, add.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Changes {
+pub(crate) struct Changes {
     /// Names to remove.
     #[serde(default)]
     remove: Vec<String>,

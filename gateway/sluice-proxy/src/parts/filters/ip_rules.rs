@@ -16,7 +16,7 @@ use crate::parts::env::{Env, Owner};
 /// Admits or refuses by the client's address (behind trusted proxies: the address they report).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// Addresses or networks that may call; empty means everybody.
     #[serde(default)]
     allow: Vec<String>,

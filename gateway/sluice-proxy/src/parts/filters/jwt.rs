@@ -32,7 +32,7 @@ const MAX_TOKEN: usize = 8 * 1024;
 /// Verifies a bearer token (HS, RS, PS, ES, EdDSA) with keys given here.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// Keys that may have signed the token; a token names its key by `kid`.
     pub(crate) keys: Vec<KeyConfig>,
     /// Accepted `iss` values; empty means any, and then none is required.

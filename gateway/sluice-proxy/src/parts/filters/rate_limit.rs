@@ -28,7 +28,7 @@ use crate::parts::text::push_claim;
 /// At most `limit` calls in any span of `per`, counted separately for each key.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// Calls admitted.
     limit: u64,
     /// The span they are counted over.

@@ -17,7 +17,7 @@ use crate::parts::text::Text;
 /// Sends the caller elsewhere.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// The new address, with captures: `https://{host}/new/{id}`. The query string is appended.
     to: String,
     /// 301, 302, 303, 307 or 308.
@@ -75,6 +75,6 @@ impl Hooks for Redirect {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = self.status;
         response.headers_mut().insert(LOCATION, location);
-        Ok(Flow::Answer(response))
+        Ok(Flow::Answer(Box::new(response)))
     }
 }

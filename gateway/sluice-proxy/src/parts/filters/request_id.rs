@@ -26,7 +26,7 @@ const MAX_ID: usize = 64;
 /// Names every request: a trace (W3C Trace Context) and a request id.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// The header of the request id.
     #[serde(default = "default_header")]
     header: String,
@@ -45,7 +45,7 @@ fn default_header() -> String {
 /// Forms of request ids.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Form {
+pub(crate) enum Form {
     /// The trace id: 32 hex digits.
     #[default]
     W3c,

@@ -19,7 +19,7 @@ use crate::parts::env::{Env, Owner};
 /// A fixed answer.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// Status, 200 to 599.
     #[serde(default = "default_status")]
     status: u16,
@@ -78,6 +78,6 @@ impl Hooks for Respond {
         for (name, value) in &self.headers {
             response.headers_mut().append(name.clone(), value.clone());
         }
-        Ok(Flow::Answer(response))
+        Ok(Flow::Answer(Box::new(response)))
     }
 }

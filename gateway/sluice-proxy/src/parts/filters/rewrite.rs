@@ -17,7 +17,7 @@ use crate::parts::text::Text;
 /// Replaces the path, the host, or both. The query string stays.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// The new path, with captures: `/v2/users/{id}`.
     #[serde(default)]
     path: Option<String>,

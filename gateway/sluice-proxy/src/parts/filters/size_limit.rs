@@ -16,7 +16,7 @@ use crate::parts::env::{Env, Owner};
 /// Caps the request body; the default without this filter is 10MiB.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// Largest request body.
     body: ByteSize,
 }

@@ -14,7 +14,7 @@ use crate::parts::env::{Env, Owner};
 /// How many leading path segments to remove: with 1, `/api/users` becomes `/users`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct Config(#[schemars(range(min = 1, max = 32))] u32);
+pub(crate) struct Config(#[schemars(range(min = 1, max = 32))] u32);
 
 impl Config {
     pub(crate) fn build(

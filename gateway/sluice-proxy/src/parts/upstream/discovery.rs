@@ -29,7 +29,7 @@ const FIRST: Duration = Duration::from_secs(2);
 /// How host names of endpoints are resolved.
 #[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// Name servers as `address:port`; the system's (`/etc/resolv.conf`) if there are none.
     #[serde(default)]
     nameservers: Vec<String>,

@@ -19,7 +19,7 @@ use crate::parts::env::Env;
 /// One place where a service runs.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct EndpointConfig {
+pub(crate) struct EndpointConfig {
     /// `10.0.0.11:8080`, `[2001:db8::1]:80` or `users.internal:8080`; names are resolved again when
     /// their time to live has passed.
     address: String,
@@ -39,11 +39,17 @@ fn default_weight() -> u32 {
 pub(crate) struct Plan {
     upstream: Arc<str>,
     entries: Vec<Entry>,
-    shape: Shape,
-    tls: Option<super::tls::Compiled>,
-    policy: balance::Policy,
+    talk: Talk,
     /// Last good addresses by name; kept over reloads.
     names: Arc<Names>,
+}
+
+/// How all endpoints of an upstream are chosen and talked to.
+pub(crate) struct Talk {
+    pub(crate) policy: balance::Policy,
+    /// Without TLS, which depends on the endpoint's name.
+    pub(crate) shape: Shape,
+    pub(crate) tls: Option<super::tls::Compiled>,
 }
 
 #[derive(Debug, Clone)]
@@ -88,9 +94,7 @@ impl Plan {
     pub(crate) fn build(
         upstream: &str,
         configs: &[EndpointConfig],
-        shape: Shape,
-        tls: Option<super::tls::Compiled>,
-        policy: balance::Policy,
+        talk: Talk,
         at: &Place<'_>,
         env: &mut Env<'_>,
     ) -> Option<Self> {
@@ -113,7 +117,7 @@ impl Plan {
             return None;
         }
         let names = env.retained.cell(&format!("names of upstream {upstream}"), Names::default);
-        Some(Self { upstream: upstream.into(), entries, shape, tls, policy, names })
+        Some(Self { upstream: upstream.into(), entries, talk, names })
     }
 
     /// Host names to resolve.
@@ -158,14 +162,14 @@ impl Plan {
                 endpoints.push(self.endpoint(entry, address, retained));
             }
         }
-        let chooser = Chooser::new(self.policy, &View(&endpoints));
+        let chooser = Chooser::new(self.talk.policy, &View(&endpoints));
         EndpointSet { endpoints, chooser }
     }
 
     fn endpoint(&self, entry: &Entry, address: SocketAddr, retained: &Retained) -> Endpoint {
         let upstream = &self.upstream;
         let shape = Shape {
-            tls: self.tls.as_ref().and_then(|tls| {
+            tls: self.talk.tls.as_ref().and_then(|tls| {
                 let name = match &entry.host {
                     Host::Name(name) => name.clone(),
                     Host::Address(address) => address.to_string(),
@@ -173,12 +177,12 @@ impl Plan {
                 tls.for_host(&name)
                     .map(|server_name| Tls { config: Arc::clone(&tls.config), server_name })
             }),
-            ..self.shape.clone()
+            ..self.talk.shape.clone()
         };
         let link_name = format!(
             "link {upstream} {address} {:?} {} {:?} {} {:?} {} {:?} {} {:?}",
             shape.protocol,
-            self.tls.as_ref().map_or("", |tls| tls.key.as_str()),
+            self.talk.tls.as_ref().map_or("", |tls| tls.key.as_str()),
             shape.tls.as_ref().map(|tls| &tls.server_name),
             shape.idle_per_endpoint,
             shape.idle_timeout,

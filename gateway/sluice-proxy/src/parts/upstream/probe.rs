@@ -24,7 +24,7 @@ use crate::parts::env::Env;
 /// Regular questions to every endpoint.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// Path to ask with GET; any answer from 200 to 399 is well.
     http: String,
     /// Time between questions to one endpoint.

@@ -15,7 +15,7 @@ use crate::parts::env::Env;
 /// TLS towards the endpoints; certificates are always verified.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// PEM bundle of the authorities to trust; the system's if not given.
     #[serde(default)]
     ca_file: Option<String>,
@@ -129,7 +129,7 @@ impl Config {
         Some(roots)
     }
 
-    #[expect(clippy::type_complexity, clippy::option_option, reason = "absent and unusable differ")]
+    #[expect(clippy::option_option, reason = "absent and unusable differ")]
     fn identity(
         &self,
         at: &Place<'_>,

@@ -20,7 +20,7 @@ const MIN_SECRET: usize = 32;
 /// One key: an HMAC secret, or a public key in PEM form.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct KeyConfig {
+pub(crate) struct KeyConfig {
     /// The name tokens use in `kid`. A single key also serves tokens without `kid`.
     pub(crate) kid: String,
     /// The one algorithm this key is for.
@@ -38,7 +38,7 @@ pub struct KeyConfig {
 
 /// Algorithms of RFC 7518 and RFC 8037 that are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-pub enum Alg {
+pub(crate) enum Alg {
     HS256,
     HS384,
     HS512,
