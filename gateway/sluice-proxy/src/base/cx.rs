@@ -106,6 +106,8 @@ pub(crate) struct Cx {
     pub(crate) http1: bool,
     /// Shape of error bodies. Writer: [`Cx::begin`].
     pub(crate) envelope: Envelope,
+    /// Whether services are told in `Forwarded` too. Writer: `path::pipeline`.
+    pub(crate) forwarded_header: bool,
     /// What the route's path captured, taken before any rewrite. Writer: `path::pipeline`.
     pub(crate) captures: Vec<Box<str>>,
     /// Methods to name in `Allow`. Writer: `path::pipeline`.
@@ -154,6 +156,7 @@ impl Cx {
             head_request: false,
             http1: true,
             envelope,
+            forwarded_header: false,
             captures: Vec::new(),
             allow: None,
             trace: None,

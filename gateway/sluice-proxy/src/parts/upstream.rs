@@ -72,6 +72,10 @@ pub(crate) enum Builtin {
     Echo,
     /// Answers 200 while the gateway is ready, 503 while it drains.
     Health,
+    /// Panics, to see that a panic costs its own request only; not in release builds.
+    #[cfg(debug_assertions)]
+    #[schemars(skip)]
+    Panic,
 }
 
 /// How an endpoint is chosen.

@@ -24,6 +24,9 @@ pub(super) async fn serve(
     match builtin {
         Builtin::Echo => echo(record, head, body).await,
         Builtin::Health => Ok(health(record.worker.draining.get())),
+        #[cfg(debug_assertions)]
+        #[expect(clippy::panic, reason = "its purpose; debug builds only")]
+        Builtin::Panic => panic!("asked for by `builtin: panic`"),
     }
 }
 

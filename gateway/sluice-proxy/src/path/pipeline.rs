@@ -34,7 +34,8 @@ pub(crate) async fn handle(
     last: bool,
 ) -> Response<Body> {
     let view = worker.view();
-    let cx = Cx::begin(peer, clock::now(), view.settings.envelope);
+    let mut cx = Cx::begin(peer, clock::now(), view.settings.envelope);
+    cx.forwarded_header = view.settings.forwarded_header;
     let mut record = Box::new(Record::new(cx, worker, view));
     let (mut head, body) = request.into_parts();
     note(&mut record, &mut head);

@@ -41,6 +41,10 @@ pub(crate) struct Config {
     /// Addresses of proxies in front, whose `X-Forwarded-For` is believed.
     #[serde(default)]
     pub(crate) trusted_proxies: Vec<String>,
+    /// Tell services where a request came from in `Forwarded` (RFC 7239) too, beside
+    /// `X-Forwarded-*`.
+    #[serde(default)]
+    pub(crate) forwarded_header: bool,
     /// How host names of endpoints are resolved.
     #[serde(default)]
     pub(crate) resolver: upstream::discovery::Config,
@@ -194,6 +198,8 @@ struct Keys {
     #[serde(default)]
     trusted_proxies: IgnoredAny,
     #[serde(default)]
+    forwarded_header: IgnoredAny,
+    #[serde(default)]
     resolver: IgnoredAny,
     #[serde(default)]
     redis: IgnoredAny,
@@ -228,6 +234,7 @@ impl Config {
         let access_log = sections.optional("access_log", AccessLog::default);
         let errors = sections.optional("errors", Errors::default);
         let trusted_proxies = sections.optional("trusted_proxies", Vec::new);
+        let forwarded_header = sections.optional("forwarded_header", || false);
         let resolver = sections.optional("resolver", upstream::discovery::Config::default);
         let redis = sections.optional("redis", Redis::default);
         let shutdown = sections.optional("shutdown", Shutdown::default);
@@ -246,6 +253,7 @@ impl Config {
             access_log: access_log?,
             errors: errors?,
             trusted_proxies: trusted_proxies?,
+            forwarded_header: forwarded_header?,
             resolver: resolver?,
             redis: redis?,
             shutdown: shutdown?,

@@ -14,4 +14,7 @@
 
 mod support;
 
+mod configs;
+mod panic;
 mod routing;
+mod traps;

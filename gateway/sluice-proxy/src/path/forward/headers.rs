@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::header::{CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version};
 
@@ -103,7 +103,25 @@ fn introduce(headers: &mut HeaderMap, cx: &Cx) {
     {
         headers.insert(X_FORWARDED_HOST, host.value().clone());
     }
+    if cx.forwarded_header {
+        headers.append(FORWARDED, forwarded(cx));
+    }
     headers.append(VIA, via(cx.http1));
+}
+
+/// One element of RFC 7239: the peer it came from, the host it asked for, and over what.
+fn forwarded(cx: &Cx) -> HeaderValue {
+    let proto = if cx.peer.secure { "https" } else { "http" };
+    let peer = match cx.peer.address.ip().to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    };
+    let host = cx.host.as_ref().and_then(|host| host.value().to_str().ok());
+    let text = match host {
+        Some(host) => format!("for={peer};host=\"{host}\";proto={proto}"),
+        None => format!("for={peer};proto={proto}"),
+    };
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
 }
 
 fn client_value(cx: &Cx) -> HeaderValue {
