@@ -244,7 +244,8 @@ impl<'a> Journey<'a> {
         }
         // An HTTP/1.0 answer turns hyper's connection into an HTTP/1.0 one, on which the next chunked
         // request would lose its body.
-        record.unusable = head.version == Version::HTTP_10;
+        record.unusable =
+            head.version == Version::HTTP_10 || headers::is_framed_twice(&head.headers);
         if let Some(lease) = &record.lease {
             headers::learn_idle(&head.headers, lease.link());
         }

@@ -154,6 +154,13 @@ fn absolute(uri: &Uri, host: &HeaderValue, secure: bool) -> Uri {
     Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
 
+/// Whether an answer names both a length and a transfer coding. The coding counts, but somebody on
+/// the way may have believed the length, so nothing after it on its connection can be trusted
+/// (RFC 9112 section 6.3).
+pub(super) fn is_framed_twice(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH)
+}
+
 /// Cleans an answer's head: what ends at this hop, and a length that a transfer coding overrules.
 pub(super) fn from_service(head: &mut http::response::Parts) {
     let headers = &mut head.headers;
