@@ -60,7 +60,8 @@ pub(crate) async fn send(
 ) -> Result<Response<Body>, Fault> {
     let streaming = record.route().streaming;
     let limit = (!streaming).then(|| record.cx.started.after(service.timeouts.total.0));
-    let request = Request::from_parts(head, upload(record, body, streaming)?);
+    let mut request = Request::from_parts(head, upload(record, body, streaming)?);
+    headers::introduce(request.headers_mut(), &record.cx);
     record.cx.timing.gateway = clock::now().saturating_since(record.cx.started);
     let mut journey = Journey { record, upstream, service, wants, streaming, limit };
     let answer = journey.attempts(request).await?;

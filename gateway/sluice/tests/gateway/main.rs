@@ -16,5 +16,6 @@ mod support;
 
 mod configs;
 mod panic;
+mod retry_race;
 mod routing;
 mod traps;

@@ -38,13 +38,9 @@ pub(super) fn address(
             cx.host.as_ref().map_or_else(|| endpoint.host.clone(), |host| host.value().clone())
         }
     };
-    let first = cx.attempts <= 1;
     let length_known = http_body::Body::is_end_stream(request.body())
         || request.headers().contains_key(CONTENT_LENGTH);
     let headers = request.headers_mut();
-    if first {
-        introduce(headers, cx);
-    }
     if wants.trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -72,9 +68,9 @@ pub(super) fn address(
     request
 }
 
-/// Says who asked and that the request came this way. What an untrusted client said about this has
-/// been removed before.
-fn introduce(headers: &mut HeaderMap, cx: &Cx) {
+/// Says who asked and that the request came this way, once however many attempts are made. What an
+/// untrusted client said about this has been removed before.
+pub(super) fn introduce(headers: &mut HeaderMap, cx: &Cx) {
     let peer = &cx.peer;
     match headers.get(&X_FORWARDED_FOR) {
         // Only a trusted proxy's list has survived admission; it grows by that proxy's address.

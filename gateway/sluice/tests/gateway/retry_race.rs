@@ -1,0 +1,150 @@
+//! Second attempts: which requests get one, where it goes, and that there is never a third.
+
+use std::net::SocketAddr;
+
+use sluice_chaos::recorder::Recorder;
+use sluice_chaos::rogue::{self, Head, Rogue};
+
+use crate::configs::passing;
+use crate::support::{Gateway, Setup};
+
+/// One worker, so that a second request meets the kept connection of the first.
+async fn one_worker(config: &str) -> Gateway {
+    Gateway::start_with(config, Setup { workers: Some(1), ..Setup::default() }).await
+}
+
+/// One route to all these endpoints.
+fn several(endpoints: &[SocketAddr]) -> String {
+    let endpoints: Vec<String> =
+        endpoints.iter().map(|addr| format!("{{ address: \"{addr}\" }}")).collect();
+    format!(
+        "upstreams: {{ service: {{ endpoints: [ {} ] }} }}\nroutes: [ {{ id: all, upstream: service }} ]\n",
+        endpoints.join(", ")
+    )
+}
+
+/// Method and connection of every head.
+fn story(heads: &[Head]) -> Vec<(&str, u64)> {
+    heads.iter().map(|head| (head.method.as_str(), head.connection)).collect()
+}
+
+#[tokio::test]
+async fn an_idempotent_request_that_met_a_dying_connection_is_sent_once_more() {
+    for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"] {
+        let rogue = Rogue::start(rogue::reset_on_reuse());
+        let gateway = one_worker(&passing(rogue.addr())).await;
+        let mut client = gateway.client().await;
+        assert_eq!(client.request("GET", "/", "localhost", &[], b"").await.status, 200);
+        let second = client.request(method, "/again", "localhost", &[], b"").await;
+        assert_eq!(second.status, 200, "{method}");
+        assert_eq!(story(&rogue.heads()), [("GET", 1), (method, 1), (method, 2)]);
+        let lines = gateway.log_lines(2).await;
+        assert_eq!(lines[1]["attempts"], 2);
+        assert_eq!(gateway.metric("sluice_upstream_retries_total").await, 1.0);
+        let again = &rogue.heads()[2];
+        assert_eq!(again.all("via").len(), 1, "{again:?}");
+        assert_eq!(again.all("x-forwarded-for"), ["127.0.0.1"]);
+    }
+}
+
+#[tokio::test]
+async fn what_may_not_be_repeated_is_not_doubled() {
+    for (method, body) in
+        [("POST", &b"once"[..]), ("POST", b""), ("PATCH", b"once"), ("PUT", b"once")]
+    {
+        let rogue = Rogue::start(rogue::reset_on_reuse());
+        let gateway = one_worker(&passing(rogue.addr())).await;
+        let mut client = gateway.client().await;
+        assert_eq!(client.request("GET", "/", "localhost", &[], b"").await.status, 200);
+        let second = client.request(method, "/order", "localhost", &[], body).await;
+        assert_eq!(second.status, 502, "{method}");
+        assert_eq!(second.json()["reason"], "upstream_reset");
+        assert_eq!(story(&rogue.heads()), [("GET", 1), (method, 1)]);
+        assert_eq!(rogue.connections(), 1);
+        assert_eq!(gateway.metric("sluice_upstream_retries_total").await, 0.0);
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_closes_after_each_answer_costs_no_get() {
+    let rogue = Rogue::start(rogue::close_after(1));
+    let gateway = one_worker(&passing(rogue.addr())).await;
+    let mut client = gateway.client().await;
+    for _ in 0..50 {
+        assert_eq!(client.request("GET", "/", "localhost", &[], b"").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_refused_connection_sends_any_request_to_another_endpoint() {
+    let (refusing, recorder) = (Rogue::refuse(), Recorder::start());
+    let gateway = one_worker(&several(&[refusing.addr(), recorder.addr()])).await;
+    let mut client = gateway.client().await;
+    for _ in 0..4 {
+        let answer = client.request("POST", "/order", "shop.example", &[], b"two pieces").await;
+        assert_eq!(answer.status, 200);
+    }
+    let seen = recorder.wait_for(4).await;
+    assert!(seen.iter().all(|request| request.text() == "two pieces" && request.complete));
+    let attempts: Vec<_> =
+        gateway.log_lines(4).await.iter().map(|l| l["attempts"].clone()).collect();
+    assert!(attempts.contains(&2.into()), "in turn, so that half meet the refusal: {attempts:?}");
+}
+
+/// The fields were written only by the first attempt, which may never have come so far.
+#[tokio::test]
+async fn a_second_attempt_says_as_much_about_the_client_as_a_first() {
+    let (refusing, recorder) = (Rogue::refuse(), Recorder::start());
+    let gateway = one_worker(&several(&[refusing.addr(), recorder.addr()])).await;
+    let mut client = gateway.client().await;
+    for _ in 0..4 {
+        client.request("GET", "/", "shop.example", &[("X-Forwarded-For", "9.9.9.9")], b"").await;
+    }
+    for request in recorder.wait_for(4).await {
+        assert_eq!(request.all("x-forwarded-for"), ["127.0.0.1"]);
+        assert_eq!(request.all("x-forwarded-host"), ["shop.example"]);
+        assert_eq!(request.all("x-real-ip"), ["127.0.0.1"]);
+        assert_eq!(request.all("x-forwarded-proto"), ["http"]);
+        assert_eq!(request.all("via").len(), 1);
+    }
+    assert!(gateway.metric("sluice_upstream_retries_total").await >= 1.0);
+}
+
+#[tokio::test]
+async fn there_is_no_third_attempt() {
+    let refusing: Vec<Rogue> = (0..4).map(|_| Rogue::refuse()).collect();
+    let addresses: Vec<SocketAddr> = refusing.iter().map(Rogue::addr).collect();
+    let gateway = one_worker(&several(&addresses)).await;
+    let answer = gateway.get("/").await;
+    assert_eq!((answer.status, answer.json()["reason"].as_str()), (502, Some("connect_refused")));
+    assert_eq!(gateway.log_lines(1).await[0]["attempts"], 2);
+    let refused = r#"sluice_upstream_errors_total{reason="connect_refused"}"#;
+    assert_eq!(gateway.metric(refused).await, 2.0);
+
+    // The close race, lost twice.
+    let rogue = Rogue::start(rogue::by_connection(vec![
+        rogue::reset_on_reuse(),
+        rogue::reset_after_head(),
+        rogue::ok("too late"),
+    ]));
+    let gateway = one_worker(&passing(rogue.addr())).await;
+    let mut client = gateway.client().await;
+    assert_eq!(client.request("GET", "/", "localhost", &[], b"").await.status, 200);
+    let second = client.request("GET", "/", "localhost", &[], b"").await;
+    assert_eq!((second.status, second.json()["reason"].as_str()), (502, Some("upstream_reset")));
+    assert_eq!(rogue.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_new_connection_that_dies_is_a_failure_and_not_a_race() {
+    for script in [rogue::reset_after_head(), rogue::close_after_head()] {
+        let rogue = Rogue::start(rogue::by_connection(vec![script, rogue::ok("too late")]));
+        let gateway = Gateway::start(&passing(rogue.addr())).await;
+        let answer = gateway.get("/").await;
+        assert_eq!(
+            (answer.status, answer.json()["reason"].as_str()),
+            (502, Some("upstream_reset"))
+        );
+        assert_eq!(rogue.connections(), 1);
+    }
+}
