@@ -1,1 +1,1 @@
-//! Benchmarks live in `benches/`; this library holds nothing.
+//! Benchmarks live in `benches/`, one file per floor; this library is empty.

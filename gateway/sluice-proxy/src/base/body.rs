@@ -14,7 +14,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::clock;
+use super::clock::{self, Moment};
 use super::fault::Fault;
 
 /// What a body read can fail with; hyper only needs to know that it failed.
@@ -191,6 +191,8 @@ pub(crate) struct Upload {
 pub(crate) struct Meter {
     /// Bytes read from the client so far.
     pub(crate) bytes: Cell<u64>,
+    /// When the last of them came.
+    pub(crate) moved: Cell<Moment>,
     /// Whether it is the client who keeps everybody waiting.
     pub(crate) waiting: Cell<bool>,
     /// Why it failed, if it did.
@@ -218,6 +220,7 @@ impl Upload {
             Ok(data) => {
                 let bytes = self.meter.bytes.get().saturating_add(data.len() as u64);
                 self.meter.bytes.set(bytes);
+                self.meter.moved.set(clock::now());
                 if bytes > self.limit {
                     return self.fail(Fault::BodyTooLarge);
                 }

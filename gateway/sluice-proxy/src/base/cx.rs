@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use sluice_engine::matcher::MethodSet;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::Meter;
 use super::clock::Moment;
@@ -32,6 +33,8 @@ pub(crate) struct Peer {
     pub(crate) secure: bool,
     /// What happens on it.
     pub(crate) clocks: Arc<Clocks>,
+    /// Its place among the listener's connections, given back when the last user of it is gone.
+    pub(crate) _place: OwnedSemaphorePermit,
 }
 
 /// The host a request names: lower case, without port and without a trailing dot.

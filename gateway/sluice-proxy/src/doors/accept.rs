@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::connection;
 use crate::base::clock;
@@ -51,13 +51,10 @@ pub(crate) async fn run(
         match accepted {
             Ok((stream, address)) => {
                 let Some(listener) = find(&worker, &name) else { return };
-                let peer = peer(&listener, address, port);
+                let peer = peer(&listener, address, port, place);
                 let serve =
                     connection::serve(Rc::clone(&worker), listener, peer, stream, draining.clone());
-                tasks::local(Kind::Connection, async move {
-                    serve.await;
-                    drop(place);
-                });
+                tasks::local(Kind::Connection, serve);
             }
             Err(error) => {
                 worker.shard.accept_errors.add(1);
@@ -75,7 +72,7 @@ fn find(worker: &Worker, name: &str) -> Option<Arc<Listener>> {
     worker.view().listeners.iter().find(|listener| *listener.name == *name).map(Arc::clone)
 }
 
-fn peer(listener: &Listener, address: SocketAddr, port: u16) -> Peer {
+fn peer(listener: &Listener, address: SocketAddr, port: u16, place: OwnedSemaphorePermit) -> Peer {
     let ip = address.ip().to_canonical();
     Peer {
         address,
@@ -86,6 +83,7 @@ fn peer(listener: &Listener, address: SocketAddr, port: u16) -> Peer {
         body_idle: listener.timeouts.body.0,
         secure: listener.tls.is_some(),
         clocks: Clocks::start(),
+        _place: place,
     }
 }
 

@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher as _};
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
 use super::input::{Environment, Origin, Values};
@@ -314,9 +315,15 @@ struct Watch {
 impl Watch {
     fn start(files: &[PathBuf], changes: mpsc::Sender<()>) -> Self {
         let folders = folders(files);
-        let tell = move |_: notify::Result<notify::Event>| {
-            // Full means that a look is due already.
-            let _ = changes.try_send(());
+        let tell = move |event: notify::Result<notify::Event>| {
+            // That a file was opened or read is no news; our own looks would never end.
+            let reading = event.is_ok_and(|event| {
+                matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write))
+            });
+            if !reading {
+                // Full means that a look is due already.
+                let _ = changes.try_send(());
+            }
         };
         let watcher = notify::recommended_watcher(tell).and_then(|mut watcher| {
             for folder in &folders {

@@ -22,13 +22,14 @@ use crate::lasting::telemetry::metrics::Source;
 use crate::parts::upstream::endpoints::{Endpoint, EndpointSet};
 use crate::parts::upstream::{Breaker, Service, Upstream};
 
-pub(crate) mod headers;
-pub(crate) mod tunnel;
+mod headers;
+mod tunnel;
+mod wait;
+
+use wait::{Patience, STREAM_IDLE};
 
 /// Cap on a request body where no filter says otherwise, bytes.
 const DEFAULT_BODY: u64 = 10 * 1024 * 1024;
-/// Largest pause of a streaming route.
-const STREAM_IDLE: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// A request on its way to a service.
 struct Journey<'a> {
@@ -37,7 +38,7 @@ struct Journey<'a> {
     service: &'a Service,
     wants: Wants,
     streaming: bool,
-    /// When the head of the answer must be there.
+    /// When the head of the answer must be there; streaming routes have no such moment.
     limit: Option<Moment>,
 }
 
@@ -168,11 +169,12 @@ impl<'a> Journey<'a> {
     ) -> (Attempt, Option<Box<Request<Upload>>>) {
         let begun = clock::now();
         let worker = Rc::clone(&self.record.worker);
-        let leased = match within(self.limit, worker.pools.lease(&endpoint.link, fresh)).await {
-            Some(Ok(lease)) => lease,
-            Some(Err(fault)) => return (Attempt::NotSent(fault, Box::new(request)), None),
-            None => return (Attempt::Failed(Fault::UpstreamTimeout), None),
-        };
+        let leased =
+            match self.patience(begun).wait(worker.pools.lease(&endpoint.link, fresh)).await {
+                Some(Ok(lease)) => lease,
+                Some(Err(fault)) => return (Attempt::NotSent(fault, Box::new(request)), None),
+                None => return (Attempt::Failed(Fault::UpstreamTimeout), None),
+            };
         let connected = clock::now();
         let timing = &mut self.record.cx.timing;
         timing.connect = connected.saturating_since(begun);
@@ -181,13 +183,7 @@ impl<'a> Journey<'a> {
         let request =
             headers::address(request, endpoint, self.service, &self.record.cx, self.wants);
         let copy = if lease.reused && !fresh { replayable(&request) } else { None };
-        let head_limit = connected.after(self.service.timeouts.head());
-        let limit = match self.limit {
-            Some(limit) => Some(limit.min(head_limit)),
-            None if self.service.timeouts.head.is_some() => Some(head_limit),
-            None => None,
-        };
-        let sent = within(limit, lease.send(request)).await;
+        let sent = self.patience(connected).wait(lease.send(request)).await;
         self.record.cx.timing.head = clock::now().saturating_since(connected);
         match sent {
             Some(Ok(answer)) => {
@@ -196,6 +192,14 @@ impl<'a> Journey<'a> {
             }
             Some(Err(lost)) => self.lost(*lost, &lease, copy),
             None => (Attempt::Failed(self.timeout()), None),
+        }
+    }
+
+    /// How long the head of the answer is waited for from `now` on.
+    fn patience(&self, now: Moment) -> Patience {
+        match self.limit {
+            Some(limit) => Patience::Until(limit.min(now.after(self.service.timeouts.head()))),
+            None => Patience::WhileMoving(self.record.cx.upload.clone()),
         }
     }
 
@@ -258,14 +262,6 @@ impl<'a> Journey<'a> {
             return tunnel::switch(record, answer);
         }
         Ok(answer)
-    }
-}
-
-/// Waits for `step`, but not beyond `limit`.
-async fn within<F: Future>(limit: Option<Moment>, step: F) -> Option<F::Output> {
-    match limit {
-        Some(limit) => tokio::time::timeout_at(clock::deadline(limit), step).await.ok(),
-        None => Some(step.await),
     }
 }
 

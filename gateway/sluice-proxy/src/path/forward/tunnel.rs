@@ -33,6 +33,8 @@ pub(super) fn switch(
     let client = record.upgrade.take().ok_or(Fault::UnexpectedUpgrade)?;
     let service = hyper::upgrade::on(&mut answer);
     let in_flight = record.in_flight.take();
+    // A tunnel keeps its connection's place, so that the listener's limit holds for tunnels too.
+    let peer = Rc::clone(&record.cx.peer);
     let shard = std::sync::Arc::clone(&record.worker.shard);
     record.unusable = true;
     shard.tunnels_opened.add(1);
@@ -41,7 +43,7 @@ pub(super) fn switch(
             tracing::debug!(%error, "tunnel ended");
         }
         shard.tunnels_closed.add(1);
-        drop(in_flight);
+        drop((in_flight, peer));
     });
     let (head, _) = answer.into_parts();
     Ok(Response::from_parts(head, Body::empty()))
