@@ -13,8 +13,10 @@
 )]
 
 mod support;
+mod tokens;
 
 mod configs;
+mod filters;
 mod panic;
 mod retry_race;
 mod routing;

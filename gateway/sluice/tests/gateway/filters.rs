@@ -1,0 +1,9 @@
+//! What each filter does to real requests and answers, alone and beside the others.
+
+mod cors;
+mod jwt;
+mod odd_bytes;
+mod rate_limit;
+mod refuse;
+mod request_id;
+mod shape;

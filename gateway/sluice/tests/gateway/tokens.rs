@@ -1,0 +1,137 @@
+//! Keys and signed tokens, made by the openssl program alone: nothing the gateway verifies with has
+//! also signed. The one rule: header and claims are signed as the test wrote them, however wrong.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A key of one algorithm of RFC 7518 or RFC 8037.
+pub(crate) struct Key {
+    alg: &'static str,
+    folder: tempfile::TempDir,
+    /// What the gateway is given: an HMAC secret, or a public key in PEM form.
+    pub(crate) shared: String,
+}
+
+impl Key {
+    /// A fresh key for HS256, RS256, PS256, ES256 or EdDSA.
+    pub(crate) fn new(alg: &'static str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let private = folder.path().join("private.pem");
+        let private = private.to_str().unwrap();
+        let kind: &[&str] = match alg {
+            "HS256" => {
+                let secret = openssl(&["rand", "-hex", "32"]);
+                let shared = String::from_utf8(secret).unwrap().trim().to_owned();
+                return Self { alg, folder, shared };
+            }
+            "RS256" | "PS256" => &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+            "ES256" => &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
+            "EdDSA" => &["-algorithm", "ed25519"],
+            other => panic!("no key for {other}"),
+        };
+        openssl(&[&["genpkey", "-out", private], kind].concat());
+        let public = openssl(&["pkey", "-in", private, "-pubout"]);
+        Self { alg, folder, shared: String::from_utf8(public).unwrap() }
+    }
+
+    /// A token of this key, with its own `alg`.
+    pub(crate) fn token(&self, claims: &str) -> String {
+        self.sign(&format!(r#"{{"alg":"{}","typ":"JWT"}}"#, self.alg), claims)
+    }
+
+    /// A token with any header.
+    pub(crate) fn sign(&self, header: &str, claims: &str) -> String {
+        let signed = format!("{}.{}", base64url(header.as_bytes()), base64url(claims.as_bytes()));
+        let signature = self.signature(&signed);
+        format!("{signed}.{}", base64url(&signature))
+    }
+
+    fn signature(&self, text: &str) -> Vec<u8> {
+        let input = self.folder.path().join("input");
+        std::fs::write(&input, text).unwrap();
+        let (input, private) = (input.to_str().unwrap(), self.private());
+        let private = private.to_str().unwrap();
+        match self.alg {
+            "HS256" => hmac(self.shared.as_bytes(), input),
+            "RS256" => openssl(&["dgst", "-sha256", "-sign", private, input]),
+            "PS256" => openssl(&[
+                "dgst",
+                "-sha256",
+                "-sigopt",
+                "rsa_padding_mode:pss",
+                "-sigopt",
+                "rsa_pss_saltlen:digest",
+                "-sign",
+                private,
+                input,
+            ]),
+            "ES256" => raw_ecdsa(&openssl(&["dgst", "-sha256", "-sign", private, input])),
+            _ => openssl(&["pkeyutl", "-sign", "-rawin", "-inkey", private, "-in", input]),
+        }
+    }
+
+    /// A token that was signed with this key's public half as if it were an HMAC secret.
+    pub(crate) fn confused(&self, claims: &str) -> String {
+        let header = base64url(br#"{"alg":"HS256","typ":"JWT"}"#);
+        let signed = format!("{header}.{}", base64url(claims.as_bytes()));
+        let input = self.folder.path().join("confused");
+        std::fs::write(&input, &signed).unwrap();
+        let signature = hmac(self.shared.as_bytes(), input.to_str().unwrap());
+        format!("{signed}.{}", base64url(&signature))
+    }
+
+    /// Where the private key is.
+    pub(crate) fn private(&self) -> PathBuf {
+        self.folder.path().join("private.pem")
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// RFC 4648 section 5, without padding.
+pub(crate) fn base64url(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut out = String::new();
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().fold(0_u32, |word, byte| (word << 8) | u32::from(*byte));
+        let word = word << (8 * (3 - chunk.len()));
+        for digit in 0..=chunk.len() {
+            out.push(char::from(DIGITS[(word >> (18 - 6 * digit)) as usize & 63]));
+        }
+    }
+    out
+}
+
+fn hmac(secret: &[u8], input: &str) -> Vec<u8> {
+    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = format!("hexkey:{hex}");
+    openssl(&["dgst", "-sha256", "-mac", "HMAC", "-macopt", &key, "-binary", input])
+}
+
+/// The two numbers of a DER signature, 32 bytes each (RFC 7518 section 3.4).
+fn raw_ecdsa(der: &[u8]) -> Vec<u8> {
+    let mut rest = &der[2..];
+    let mut raw = Vec::new();
+    for _ in 0..2 {
+        let (number, after) = rest[2..].split_at(usize::from(rest[1]));
+        let short = number.strip_prefix(&[0]).unwrap_or(number);
+        raw.extend(std::iter::repeat_n(0, 32 - short.len()));
+        raw.extend_from_slice(short);
+        rest = after;
+    }
+    raw
+}
+
+fn openssl(args: &[&str]) -> Vec<u8> {
+    let output = Command::new(sluice_chaos::process::tool("openssl")).args(args).output().unwrap();
+    assert!(
+        output.status.success(),
+        "openssl {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output.stdout
+}
