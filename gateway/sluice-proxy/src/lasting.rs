@@ -3,6 +3,7 @@
 pub(crate) mod limits;
 pub(crate) mod link;
 pub(crate) mod pool;
+pub(crate) mod redis;
 pub(crate) mod retained;
 pub(crate) mod tasks;
 pub(crate) mod telemetry;

@@ -25,7 +25,10 @@ pub(crate) fn text(started: &Started) -> String {
         "admin",
         &format!("http://{} (/metrics /readyz /routes /upstreams /config)", started.admin),
     );
-    line("limits", "counted in this process (redis.url is empty)");
+    match &started.redis {
+        Some(redis) => line("limits", &format!("counted in Redis at {redis}")),
+        None => line("limits", "counted in this process (redis.url is empty)"),
+    }
     line("workers", &started.workers.to_string());
     if started.development {
         line(

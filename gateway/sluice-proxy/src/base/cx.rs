@@ -66,6 +66,8 @@ pub(crate) struct LimitState {
     pub(crate) limit: u64,
     pub(crate) remaining: u64,
     pub(crate) reset: Duration,
+    /// Where it was counted; said only where a shared store is configured.
+    pub(crate) mode: Option<&'static str>,
 }
 
 /// Phases of one request as durations; zero where a phase did not happen.

@@ -123,6 +123,8 @@ faults! {
         "The token does not permit this call.";
     RateLimited = "rate_limited", 429, grpc 8, Client,
         "Too many requests; try again later.";
+    LimitStoreDown = "limit_store_down", 503, grpc 14, Gateway,
+        "The limit of this call cannot be checked now.";
     // The client's connection.
     BodyTimeout = "body_timeout", 408, grpc 4, Client close,
         "The request body did not arrive in time.";

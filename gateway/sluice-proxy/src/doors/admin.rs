@@ -139,7 +139,10 @@ impl Admin {
             "listeners": listeners,
             "routes": snapshot.routes.len(),
             "upstreams": snapshot.upstreams.len(),
-            "limits_kept_in": "process",
+            "limits_kept_in": snapshot.settings.redis.as_ref().map_or_else(
+                || "process".to_owned(),
+                |redis| format!("redis {}", redis.address()),
+            ),
         }))
     }
 

@@ -52,6 +52,8 @@ pub struct Started {
     pub listeners: Vec<(String, std::net::SocketAddr, bool)>,
     pub admin: std::net::SocketAddr,
     pub development: bool,
+    /// The Redis that limits are counted in; in this process if there is none.
+    pub redis: Option<String>,
     /// Warnings about the config, rendered.
     pub warnings: String,
 }
@@ -129,6 +131,7 @@ fn facts(snapshot: &Snapshot, options: &Options, workers: usize, warnings: Strin
             .collect(),
         admin: snapshot.settings.admin,
         development: snapshot.settings.development,
+        redis: snapshot.settings.redis.as_ref().map(|redis| redis.address()),
         warnings,
     }
 }

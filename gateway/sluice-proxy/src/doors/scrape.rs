@@ -325,7 +325,23 @@ fn process(shared: &Shared, out: &mut Vec<MetricFamily>) {
     let tables = shared.workshop.retained.all::<crate::lasting::limits::Table>();
     limits.add(&[], tables.iter().map(|table| table.len() as u64).sum());
     limits.done(out);
+    redis(shared, out);
     let mut build = Family::gauge("sluice_build_info", "The gateway.");
     build.add(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     build.done(out);
+}
+
+fn redis(shared: &Shared, out: &mut Vec<MetricFamily>) {
+    let mut up = Family::gauge("sluice_redis_connections", "Workers with a Redis that answers.");
+    let mut commands = Family::counter("sluice_redis_commands_total", "Commands sent to Redis.");
+    let mut errors =
+        Family::counter("sluice_redis_errors_total", "Commands that failed or took too long.");
+    for target in shared.workshop.retained.all::<crate::lasting::redis::Target>() {
+        let address = target.address();
+        let labels = [("redis", address.as_str())];
+        up.add(&labels, target.connected.load(Ordering::Relaxed) as u64);
+        commands.add(&labels, target.commands.load(Ordering::Relaxed));
+        errors.add(&labels, target.errors.load(Ordering::Relaxed));
+    }
+    [up, commands, errors].into_iter().for_each(|family| family.done(out));
 }

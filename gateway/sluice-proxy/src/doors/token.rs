@@ -46,7 +46,8 @@ pub fn mint(
     let refuse = |problems: &Problems| Rejected(render(problems, Some(&source)));
     let root = parse(&source, &Values { environment, base: &base }).map_err(|p| refuse(&p))?;
     let mut problems = Problems::new(source.name.as_str());
-    let Some(config) = Config::read(&root, &mut problems) else { return Err(refuse(&problems)) };
+    let config = Config::read(&root, &mut problems).filter(|_| !problems.has_errors());
+    let Some(config) = config else { return Err(refuse(&problems)) };
     let at = Place::root(&root);
     let Some((key, at)) = find(&config, &at, request.kid.as_deref()) else {
         return Err(Rejected(format!(
@@ -102,6 +103,7 @@ fn secret(
         retained: &Retained::default(),
         metrics: &Arc::new(Metrics::new(1)),
         problems,
+        redis: None,
         base,
         development,
         // A secret that does not exist yet is made, so that the gateway finds it at its start.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::base::problem::Problems;
 use crate::base::yaml::Place;
+use crate::lasting::redis::Target;
 use crate::lasting::retained::Retained;
 use crate::lasting::telemetry::metrics::Metrics;
 
@@ -17,6 +18,8 @@ pub(crate) struct Env<'a> {
     pub(crate) retained: &'a Retained,
     pub(crate) metrics: &'a Arc<Metrics>,
     pub(crate) problems: &'a mut Problems,
+    /// The Redis that gateways share, if there is one.
+    pub(crate) redis: Option<Arc<Target>>,
     /// Folder of the config file; relative paths start here.
     pub(crate) base: &'a Path,
     /// Missing keys and certificates are made.

@@ -1,26 +1,32 @@
 //! Config in, snapshot out, or all problems. Start-up, reload and `sluice check` run this very code.
+//!
+//! Every section is compiled even if another one is wrong, so that all problems are told at once.
+//! The one rule: a snapshot in which anything was left out comes with an error, and is thrown away.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use sluice_engine::cidr;
-use sluice_engine::matcher::{BuildFault, MethodSet, RouteSpec, Router};
+use sluice_engine::matcher::{MethodSet, Router};
 
 use super::config::{self, Config};
 use super::route::{Outline, Route};
 use crate::base::problem::Problems;
-use crate::base::respond::Envelope;
 use crate::base::yaml::{Lookup, Node, Place, Source, parse};
 use crate::lasting::retained::Retained;
-use crate::lasting::telemetry::access::Output;
 use crate::lasting::telemetry::metrics::{Metrics, RouteSeries};
 use crate::parts::env::{Env, Owner};
-use crate::parts::filters::{Declared, Filter};
+use crate::parts::filters::Filter;
 use crate::parts::listener::Listener;
 use crate::parts::routing;
-use crate::parts::upstream::{Kind, Upstream, discovery};
+use crate::parts::upstream::{Kind, Upstream};
+
+mod routes;
+mod settings;
+
+pub(crate) use settings::Settings;
 
 /// Routes at most.
 const MAX_ROUTES: usize = 50_000;
@@ -45,21 +51,6 @@ pub(crate) struct Snapshot {
     /// Headers that only the gateway sets; removed from every request.
     pub(crate) identity_headers: Vec<http::HeaderName>,
     pub(crate) settings: Settings,
-}
-
-/// What is not per route.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) development: bool,
-    pub(crate) application: String,
-    pub(crate) admin: std::net::SocketAddr,
-    pub(crate) envelope: Envelope,
-    pub(crate) forwarded_header: bool,
-    pub(crate) access_log: Option<Output>,
-    pub(crate) resolver: discovery::Settings,
-    pub(crate) shutdown: config::Shutdown,
-    pub(crate) allow_shrink: bool,
-    pub(crate) files: Vec<PathBuf>,
 }
 
 /// What outlives compilations.
@@ -90,6 +81,7 @@ pub(crate) fn compile(
             retained: &workshop.retained,
             metrics: &workshop.metrics,
             problems: &mut problems,
+            redis: None,
             base: input.base,
             development: config.development,
             may_write: input.may_write,
@@ -119,12 +111,6 @@ struct Compiler<'a> {
     env: Env<'a>,
 }
 
-/// A group's compiled filters.
-struct Group<'a> {
-    declared: &'a config::Group,
-    filters: Vec<Arc<Filter>>,
-}
-
 impl<'a> Compiler<'a> {
     fn snapshot(mut self, hash: String) -> Option<Snapshot> {
         let at = Place::root(self.root);
@@ -140,13 +126,10 @@ impl<'a> Compiler<'a> {
         let owner = Owner { name: "global".to_owned(), captures: Vec::new() };
         let global = self.filters(&self.config.filters, &at.field("filters"), &owner);
         let groups = self.groups(&at.field("groups"));
-        let (Some(upstreams), Some(global), Some(groups)) = (upstreams, global, groups) else {
-            return None;
-        };
-        let (specs, routes) = self.routes(&at.field("routes"), &upstreams, &global, &groups)?;
-        let methods = specs.iter().fold(MethodSet::default(), |all, spec| all.union(&spec.methods));
-        let router = self.router(specs, &at.field("routes"))?;
+        let around = routes::Around { upstreams: &upstreams, global: &global, groups: &groups };
+        let routes = self.routes(&at.field("routes"), &around);
         self.unused(&at.field("upstreams"));
+        let (router, routes) = routes?;
         let identity_headers = identity_headers(&routes, &global);
         let series = self.series("none");
         Some(Snapshot {
@@ -174,7 +157,7 @@ impl<'a> Compiler<'a> {
             listeners: listeners?,
             upstreams,
             trusted: trusted?,
-            methods,
+            methods: self.methods(),
             identity_headers,
             settings: settings?,
         })
@@ -182,11 +165,10 @@ impl<'a> Compiler<'a> {
 
     fn bounds(&mut self, at: &Place<'_>) -> Option<()> {
         let (routes, upstreams) = (self.config.routes.len(), self.config.upstreams.len());
-        if self.config.routes.is_empty() {
+        if routes == 0 && !self.config.is_broken("routes") {
             self.env
                 .problems
                 .error(&at.field("routes"), "there are no routes; an empty table serves nobody");
-            return None;
         }
         if routes > MAX_ROUTES {
             self.env.problems.error(
@@ -207,7 +189,7 @@ impl<'a> Compiler<'a> {
 
     fn listeners(&mut self, at: &Place<'_>) -> Option<Vec<Arc<Listener>>> {
         let mut listeners: Vec<Arc<Listener>> = Vec::new();
-        if self.config.listeners.is_empty() {
+        if self.config.listeners.is_empty() && !self.config.is_broken("listeners") {
             self.env.problems.error(at, "the gateway needs at least one listener");
         }
         for (index, config) in self.config.listeners.iter().enumerate() {
@@ -234,267 +216,30 @@ impl<'a> Compiler<'a> {
             .then_some(listeners)
     }
 
-    fn settings(&mut self, at: &Place<'_>) -> Option<Settings> {
-        let config = self.config;
-        let resolver = config.resolver.build(&at.field("resolver"), &mut self.env);
-        if !config.admin.address.ip().is_loopback() {
-            self.env
-                .problems
-                .error(
-                    &at.field("admin").field("address"),
-                    "the admin address must be a loopback address",
-                )
-                .help(
-                    "write 127.0.0.1:9901; let Prometheus reach it through an agent on this host",
-                );
-            return None;
-        }
-        if !config.redis.url.is_empty() {
-            self.env
-                .problems
-                .error(
-                    &at.field("redis").field("url"),
-                    "limits in Redis are not served by this version",
-                )
-                .help("leave `redis.url` empty: limits are then counted in this process");
-            return None;
-        }
-        let shutdown = config.shutdown;
-        let longest = std::time::Duration::from_secs(600);
-        if shutdown.delay.0 > longest || shutdown.grace.0 > longest {
-            self.env
-                .problems
-                .error(&at.field("shutdown"), "`delay` and `grace` may be 10m at most");
-            return None;
-        }
-        let access_log = match config.access_log.output.as_str() {
-            "off" => None,
-            "stdout" => Some(Output::Stdout),
-            path => Some(Output::File(self.env.path(path))),
-        };
-        let files = config
-            .listeners
-            .iter()
-            .filter_map(|listener| listener.tls.as_ref())
-            .flat_map(|tls| &tls.certificates)
-            .flat_map(|pair| [self.env.path(&pair.cert_file), self.env.path(&pair.key_file)])
-            .collect();
-        Some(Settings {
-            development: config.development,
-            application: config.application.clone(),
-            admin: config.admin.address,
-            envelope: config.errors.envelope,
-            forwarded_header: config.forwarded_header,
-            access_log,
-            resolver: resolver?,
-            shutdown,
-            allow_shrink: config.allow_shrink,
-            files,
-        })
-    }
-
-    fn upstreams(&mut self, at: &Place<'_>) -> Option<BTreeMap<String, Arc<Upstream>>> {
+    fn upstreams(&mut self, at: &Place<'_>) -> BTreeMap<String, Arc<Upstream>> {
         let mut upstreams = BTreeMap::new();
         for (name, config) in &self.config.upstreams {
             if let Some(upstream) = config.build(name, &at.field(name), &mut self.env) {
                 upstreams.insert(name.clone(), Arc::new(upstream));
             }
         }
-        (upstreams.len() == self.config.upstreams.len()).then_some(upstreams)
+        upstreams
     }
 
-    fn filters(
-        &mut self,
-        declared: &[Declared],
-        at: &Place<'_>,
-        owner: &Owner,
-    ) -> Option<Vec<Arc<Filter>>> {
-        let filters: Vec<Arc<Filter>> = declared
-            .iter()
-            .enumerate()
-            .filter_map(|(index, one)| {
-                one.build(&at.index(index), owner, &mut self.env).map(Arc::new)
-            })
-            .collect();
-        (filters.len() == declared.len()).then_some(filters)
-    }
-
-    fn groups(&mut self, at: &Place<'_>) -> Option<HashMap<String, Group<'a>>> {
-        let config: &'a Config = self.config;
-        let mut groups = HashMap::new();
-        let mut whole = true;
-        for (index, declared) in config.groups.iter().enumerate() {
-            let at = at.index(index);
-            if groups.contains_key(&declared.name) {
-                self.env
-                    .problems
-                    .error(&at.field("name"), format!("two groups are named `{}`", declared.name));
-                whole = false;
-                continue;
-            }
-            let owner = Owner { name: format!("group:{}", declared.name), captures: Vec::new() };
-            match self.filters(&declared.filters, &at.field("filters"), &owner) {
-                Some(filters) => {
-                    groups.insert(declared.name.clone(), Group { declared, filters });
-                }
-                None => whole = false,
-            }
-        }
-        whole.then_some(groups)
-    }
-
-    fn routes(
-        &mut self,
-        at: &Place<'_>,
-        upstreams: &BTreeMap<String, Arc<Upstream>>,
-        global: &[Arc<Filter>],
-        groups: &HashMap<String, Group<'_>>,
-    ) -> Option<(Vec<RouteSpec>, Vec<Route>)> {
-        let mut seen: HashMap<&str, u32> = HashMap::new();
-        let (mut specs, mut routes) = (Vec::new(), Vec::new());
-        for (index, declared) in self.config.routes.iter().enumerate() {
-            let at = at.index(index);
-            if let Some(line) = seen.insert(&declared.id, at.line()) {
-                self.env.problems.error(
-                    &at.field("id"),
-                    format!(
-                        "two routes have the id `{}`; the other is on line {line}",
-                        declared.id
-                    ),
-                );
-                continue;
-            }
-            if let Some((spec, route)) = self.route(declared, &at, upstreams, global, groups) {
-                specs.push(spec);
-                routes.push(route);
-            }
-        }
-        (routes.len() == self.config.routes.len()).then_some((specs, routes))
-    }
-
-    fn route(
-        &mut self,
-        declared: &config::Route,
-        at: &Place<'_>,
-        upstreams: &BTreeMap<String, Arc<Upstream>>,
-        global: &[Arc<Filter>],
-        groups: &HashMap<String, Group<'_>>,
-    ) -> Option<(RouteSpec, Route)> {
-        if declared.id.is_empty() || declared.id == "none" || declared.id.len() > 128 {
-            self.env
-                .problems
-                .error(&at.field("id"), "an id has 1 to 128 characters and is not `none`");
-            return None;
-        }
-        let group = match &declared.group {
-            None => None,
-            Some(name) => match groups.get(name) {
-                Some(group) => Some(group),
-                None => {
-                    let place = at.field("group");
-                    let known = groups.keys().map(String::as_str);
-                    self.unknown(&place, "group", name, &known.collect::<Vec<_>>());
-                    return None;
-                }
-            },
-        };
-        let matching = match group {
-            Some(group) => declared.matching.within(&group.declared.matching),
-            None => declared.matching.clone(),
-        };
-        let spec = matching.build(&at.field("match"), &mut self.env)?;
-        let owner = Owner {
-            name: format!("route:{}", declared.id),
-            captures: spec.path.capture_names().to_vec(),
-        };
-        let own = self.filters(&declared.filters, &at.field("filters"), &owner)?;
-        let shared = group.map_or(&[][..], |group| &group.filters);
-        let chain: Vec<Arc<Filter>> =
-            global.iter().chain(shared).chain(&own).map(Arc::clone).collect();
-        let upstream = self.target(declared, at, upstreams, &chain)?;
-        let chain = Route::sorted(chain);
-        let outline = Outline {
-            hosts: matching.hosts.clone(),
-            path: matching.path.or(matching.path_regex).unwrap_or_else(|| "/**".to_owned()),
-            methods: matching.methods.clone(),
-            group: declared.group.clone(),
-            filters: chain.iter().map(|filter| filter.name().to_owned()).collect(),
-            upstream: declared.upstream.clone(),
-        };
-        let route = Route {
-            id: declared.id.as_str().into(),
-            chain,
-            upstream,
-            websocket: declared.websocket,
-            streaming: declared.streaming,
-            series: self.series(&declared.id),
-            outline,
-        };
-        Some((spec, route))
-    }
-
-    #[expect(
-        clippy::option_option,
-        reason = "no upstream and a wrong upstream are different answers"
-    )]
-    fn target(
-        &mut self,
-        declared: &config::Route,
-        at: &Place<'_>,
-        upstreams: &BTreeMap<String, Arc<Upstream>>,
-        chain: &[Arc<Filter>],
-    ) -> Option<Option<Arc<Upstream>>> {
-        let serves = chain.iter().any(|filter| filter.serves());
-        let Some(name) = &declared.upstream else {
-            if serves {
-                return Some(None);
-            }
-            self.env
-                .problems
-                .error(at, format!("route `{}` leads nowhere", declared.id))
-                .help("name an `upstream:`, or answer with a `redirect` or `respond` filter");
-            return None;
-        };
-        match upstreams.get(name) {
-            Some(upstream) => Some(Some(Arc::clone(upstream))),
-            None => {
-                let known: Vec<&str> = upstreams.keys().map(String::as_str).collect();
-                self.unknown(&at.field("upstream"), "upstream", name, &known);
-                None
-            }
-        }
-    }
-
-    fn router(&mut self, specs: Vec<RouteSpec>, at: &Place<'_>) -> Option<Router> {
-        let faults = match Router::build(specs) {
-            Ok(router) => return Some(router),
-            Err(faults) => faults,
-        };
-        let id = |index: usize| self.config.routes.get(index).map_or("", |route| route.id.as_str());
-        for fault in faults {
-            match fault {
-                BuildFault::Unreachable { route, because_of } => {
-                    let message = format!(
-                        "route `{}` can never match: `{}` on line {} asks for the same and comes first",
-                        id(route),
-                        id(because_of),
-                        at.index(because_of).line(),
-                    );
-                    self.env
-                        .problems
-                        .error(&at.index(route), message)
-                        .help("give one of them another path, method, predicate or priority");
-                }
-                BuildFault::TooManyCaptures { route, count } => {
-                    let message = format!("the path captures {count} parts; at most 16 are kept");
-                    self.env.problems.error(&at.index(route).field("match"), message);
-                }
-            }
-        }
-        None
+    /// Every method that some route names.
+    fn methods(&self) -> MethodSet {
+        let groups = self.config.groups.iter().map(|group| &group.matching);
+        let all = self.config.routes.iter().map(|route| &route.matching).chain(groups);
+        all.filter_map(|matching| {
+            MethodSet::parse(matching.methods.iter().map(String::as_str)).ok()
+        })
+        .fold(MethodSet::default(), |all, some| all.union(&some))
     }
 
     fn unused(&mut self, at: &Place<'_>) {
+        if self.config.is_broken("routes") {
+            return;
+        }
         for name in self.config.upstreams.keys() {
             let used = |route: &config::Route| route.upstream.as_ref() == Some(name);
             if !self.config.routes.iter().any(used) {
@@ -502,15 +247,6 @@ impl<'a> Compiler<'a> {
                     .problems
                     .warn(&at.key(name), format!("no route leads to upstream `{name}`"));
             }
-        }
-    }
-
-    fn unknown(&mut self, at: &Place<'_>, what: &str, name: &str, known: &[&str]) {
-        let problem = self.env.problems.error(at, format!("there is no {what} `{name}`"));
-        if let Some(near) = crate::base::yaml::nearest(name, known.iter().copied()) {
-            problem.help(format!("did you mean `{near}`?"));
-        } else if known.is_empty() {
-            problem.help(format!("no {what} is declared"));
         }
     }
 

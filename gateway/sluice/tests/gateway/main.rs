@@ -15,9 +15,13 @@
 mod support;
 mod tokens;
 
+mod admission;
 mod configs;
 mod filters;
+mod headers;
 mod panic;
+mod reload;
 mod retry_race;
+mod redis;
 mod routing;
 mod traps;

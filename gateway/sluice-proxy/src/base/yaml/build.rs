@@ -51,7 +51,7 @@ pub(crate) fn parse(source: &Source, lookup: &dyn Lookup) -> Result<Node, Proble
     match root {
         Some(root) if !stopped && !problems.has_errors() => Ok(without_free_space(root)),
         None if !problems.has_errors() => {
-            problems.error_at(0, 0, "the file is empty").help("an empty setting is written `{}`");
+            problems.error_at(0, 0, "the file is empty").help("begin with `version: 1`");
             Err(problems)
         }
         _ => Err(problems),

@@ -69,7 +69,6 @@ impl<'a> Place<'a> {
     }
 
     /// The keys of a mapping with the places of their values; none for anything else.
-    #[cfg(test)]
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&'a str, Self)> {
         let entries = self.node.map_or(&[][..], Node::pairs);
         entries.iter().map(|entry| (entry.name(), self.value(entry)))

@@ -1,5 +1,6 @@
-//! Limits how often a key may call, by a sliding window kept in this process. A call over the limit
-//! gets 429 with `Retry-After`; refused calls are not counted, so a caller that hammers recovers.
+//! Limits how often a key may call, by a sliding window kept in Redis or in this process. A call over
+//! the limit gets 429 with `Retry-After`; refused calls are not counted, so a caller that hammers
+//! recovers.
 //!
 //! A limit keyed by address alone needs to know nothing of the caller and runs before tokens are
 //! read; every other limit runs after the caller is known.
@@ -11,7 +12,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use sluice_engine::window::Rules;
+use sluice_engine::window::{Rules, Verdict};
 
 use super::{Flow, Hooks};
 use crate::base::body::Body;
@@ -22,6 +23,7 @@ use crate::base::respond::whole_seconds;
 use crate::base::units::Span;
 use crate::base::yaml::Place;
 use crate::lasting::limits::Table;
+use crate::lasting::redis::Target;
 use crate::parts::env::{Env, Owner};
 use crate::parts::text::push_claim;
 
@@ -40,6 +42,38 @@ pub(crate) struct Config {
     /// Tells two limits of one owner apart.
     #[serde(default)]
     label: Option<String>,
+    /// Where calls are counted.
+    #[serde(default)]
+    store: StoreConfig,
+    /// What happens to a call while Redis cannot be asked.
+    #[serde(default)]
+    on_store_error: OnStoreError,
+}
+
+/// Where calls are counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum StoreConfig {
+    /// In Redis if `redis.url` is set, else in this process.
+    #[default]
+    Auto,
+    /// In Redis; an error if `redis.url` is not set.
+    Redis,
+    /// In this process, whatever `redis.url` says.
+    Local,
+}
+
+/// What happens to a call while Redis cannot be asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum OnStoreError {
+    /// It is counted in this process.
+    #[default]
+    Local,
+    /// It passes.
+    Allow,
+    /// It is refused with 503.
+    Deny,
 }
 
 fn default_key() -> String {
@@ -78,9 +112,22 @@ impl Config {
         // The width of the window is part of the name: counts of another width mean nothing.
         let name = format!("limit {} {} {}ms {}", owner.name, label, per.as_millis(), self.key);
         let guard = parts.iter().all(|part| matches!(part, Part::Address | Part::Route));
+        let redis = match (self.store, &env.redis) {
+            (StoreConfig::Local, _) | (StoreConfig::Auto, None) => None,
+            (_, Some(redis)) => Some(Arc::clone(redis)),
+            (StoreConfig::Redis, None) => {
+                env.problems
+                    .error(&at.field("store"), "there is no Redis to count in")
+                    .help("set `redis: { url: redis://host:6379 }`, or leave `store` out");
+                return None;
+            }
+        };
         Some(RateLimit {
             rules: Rules { limit: self.limit, per },
             table: env.retained.cell(&name, Table::new),
+            name,
+            redis,
+            on_store_error: self.on_store_error,
             parts,
             guard,
         })
@@ -121,6 +168,10 @@ pub(crate) struct RateLimit {
     rules: Rules,
     parts: Vec<Part>,
     table: Arc<Table>,
+    /// The limit's name, the same on every gateway that has this config.
+    name: String,
+    redis: Option<Arc<Target>>,
+    on_store_error: OnStoreError,
     guard: bool,
 }
 
@@ -137,6 +188,25 @@ impl RateLimit {
     /// Whether it may run before the caller is known.
     pub(crate) fn is_guard(&self) -> bool {
         self.guard
+    }
+
+    /// Counts a call where it is to be counted, and says where that was if it could be elsewhere.
+    /// `None` lets it pass uncounted.
+    async fn count(&self, key: &[u8]) -> Result<Option<(Verdict, Option<&'static str>)>, Fault> {
+        let Some(redis) = &self.redis else { return Ok(Some((self.count_here(key), None))) };
+        // The state of a command in flight is large; limits in this process should not carry it.
+        if let Some(verdict) = Box::pin(redis.hit(&self.name, key, &self.rules)).await {
+            return Ok(Some((verdict, Some("shared"))));
+        }
+        match self.on_store_error {
+            OnStoreError::Local => Ok(Some((self.count_here(key), Some("local")))),
+            OnStoreError::Allow => Ok(None),
+            OnStoreError::Deny => Err(Fault::LimitStoreDown),
+        }
+    }
+
+    fn count_here(&self, key: &[u8]) -> Verdict {
+        self.table.hit(key, &self.rules, clock::now())
     }
 
     fn key(&self, cx: &Cx, head: &Parts) -> Key {
@@ -168,11 +238,14 @@ impl RateLimit {
 impl Hooks for RateLimit {
     async fn on_request(&self, cx: &mut Cx, head: &mut Parts) -> Result<Flow, Fault> {
         let key = self.key(cx, head);
-        let verdict = self.table.hit(key.0.as_slice(), &self.rules, clock::now());
+        let Some((verdict, mode)) = self.count(key.0.as_slice()).await? else {
+            return Ok(Flow::Next);
+        };
         let state = LimitState {
             limit: self.rules.limit,
             remaining: verdict.remaining,
             reset: verdict.reset_after,
+            mode,
         };
         // Of several limits the client is told the one it will meet first.
         if cx.limit.is_none_or(|known| state.remaining < known.remaining || !verdict.admitted) {
@@ -197,6 +270,12 @@ impl Hooks for RateLimit {
             HeaderName::from_static("ratelimit-reset"),
             HeaderValue::from(whole_seconds(state.reset)),
         );
+        if let Some(mode) = state.mode {
+            headers.insert(
+                HeaderName::from_static("x-sluice-ratelimit-mode"),
+                HeaderValue::from_static(mode),
+            );
+        }
     }
 }
 

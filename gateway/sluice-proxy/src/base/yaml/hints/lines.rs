@@ -47,7 +47,8 @@ impl<'a> Lines<'a> {
     pub(super) fn glued_colon(&self, (line, column): (u32, u32)) -> Option<(&'a str, &'a str)> {
         let (key, value) = self.rest((line, column)).trim_end().split_once(':')?;
         let word = !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c));
-        let glued = !value.is_empty() && !value.starts_with([' ', '/', ':']);
+        let url = value.starts_with("//");
+        let glued = !value.is_empty() && !value.starts_with([' ', ':']) && !url;
         (word && glued).then_some((key, value))
     }
 
@@ -242,6 +243,7 @@ mod tests {
     fn a_url_is_no_glued_colon() {
         let glued = |text| Lines::new(text).glued_colon((1, 1));
         assert_eq!(glued("timeout:3s"), Some(("timeout", "3s")));
+        assert_eq!(glued("path:/users"), Some(("path", "/users")));
         assert_eq!(glued("http://x"), None);
         assert_eq!(glued("a b:c"), None);
     }

@@ -1,0 +1,237 @@
+//! The Redis that gateways share. Each worker has one multiplexed connection of its own. A command
+//! has 20 ms; who finds Redis slow or gone is told at once and decides without it, and after a few
+//! failures nobody asks until a connection made in the background has answered.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo as _, RedisError, Script};
+use sluice_engine::window::{Counter, Rules, Verdict};
+
+use super::tasks::{self, Kind};
+use crate::base::clock::{self, Moment};
+
+/// Longest wait for an answer.
+const OPERATION: Duration = Duration::from_millis(20);
+/// Longest wait for a connection.
+const CONNECT: Duration = Duration::from_millis(200);
+/// Failures in a row after which nobody asks any more.
+const TOLERATED: u32 = 5;
+/// Shortest and longest pause between two attempts to connect.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Commands on their way at a time, per worker; more decide without Redis.
+const IN_FLIGHT: usize = 1024;
+
+/// One Redis by its address, shared by all workers and kept over reloads.
+pub(crate) struct Target {
+    id: u64,
+    client: Client,
+    window: Script,
+    pub(crate) commands: AtomicU64,
+    pub(crate) errors: AtomicU64,
+    /// Workers that have a connection that answers.
+    pub(crate) connected: AtomicUsize,
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Target").field(&self.address()).finish()
+    }
+}
+
+/// One worker's connection.
+struct Link {
+    state: RefCell<State>,
+}
+
+enum State {
+    /// A connection, and how often in a row it has failed.
+    Up { connection: MultiplexedConnection, failures: u32 },
+    /// None; a task is making one.
+    Down,
+}
+
+thread_local! {
+    /// Connections of this worker's thread, by target. A worker is a thread, and a connection must
+    /// not be woken from another.
+    static LINKS: RefCell<HashMap<u64, Rc<Link>>> = RefCell::default();
+}
+
+impl Target {
+    /// Understands the address; connects to nothing yet.
+    pub(crate) fn new(url: &str) -> Result<Self, RedisError> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let info = url.into_connection_info()?;
+        let settings = info.tcp_settings().clone().set_nodelay(true);
+        Ok(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            client: Client::open(info.set_tcp_settings(settings))?,
+            window: Script::new(include_str!("redis/window.lua")),
+            commands: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            connected: AtomicUsize::new(0),
+        })
+    }
+
+    /// Host and port, without user or password.
+    pub(crate) fn address(&self) -> String {
+        self.client.get_connection_info().addr().to_string()
+    }
+
+    /// Counts one call of `key`, a name that must be the same on every gateway. `None` when Redis
+    /// cannot say, and the caller has to decide without it.
+    pub(crate) async fn hit(
+        self: &Arc<Self>,
+        limit: &str,
+        key: &[u8],
+        rules: &Rules,
+    ) -> Option<Verdict> {
+        let link = self.link();
+        let mut connection = link.connection()?;
+        let width = u64::try_from(rules.per.as_micros()).unwrap_or(u64::MAX);
+        let mut call = self.window.prepare_invoke();
+        call.key(name(limit, key)).arg(rules.limit).arg(width).arg(1);
+        self.commands.fetch_add(1, Ordering::Relaxed);
+        let deadline = clock::deadline(clock::now().after(OPERATION));
+        let answer = tokio::time::timeout_at(
+            deadline,
+            call.invoke_async::<(u8, u64, u64, u64, u64)>(&mut connection),
+        )
+        .await;
+        match answer {
+            Ok(Ok(counts)) => {
+                link.succeeded();
+                Some(verdict(counts, rules))
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(redis = %self.address(), %error, "a limit was decided without Redis");
+                self.failed(&link);
+                None
+            }
+            Err(_) => {
+                self.failed(&link);
+                None
+            }
+        }
+    }
+
+    fn link(self: &Arc<Self>) -> Rc<Link> {
+        LINKS.with_borrow_mut(|links| {
+            let link = links.entry(self.id).or_insert_with(|| {
+                let link = Rc::new(Link { state: RefCell::new(State::Down) });
+                self.connect(&link);
+                link
+            });
+            Rc::clone(link)
+        })
+    }
+
+    fn failed(self: &Arc<Self>, link: &Rc<Link>) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        let mut state = link.state.borrow_mut();
+        let State::Up { failures, .. } = &mut *state else { return };
+        *failures += 1;
+        if *failures >= TOLERATED {
+            *state = State::Down;
+            drop(state);
+            self.connected.fetch_sub(1, Ordering::Relaxed);
+            tracing::warn!(redis = %self.address(), "Redis does not answer; deciding without it");
+            self.connect(link);
+        }
+    }
+
+    /// Tries until a connection answers, or nobody wants it any more.
+    fn connect(self: &Arc<Self>, link: &Rc<Link>) {
+        let (target, link) = (Arc::downgrade(self), Rc::downgrade(link));
+        tasks::local(Kind::Upstream, async move {
+            let mut pause = PAUSE.0;
+            loop {
+                let Some(strong) = target.upgrade() else { return forget(&link) };
+                let made = strong.open().await;
+                let Some(link) = link.upgrade() else { return };
+                match made {
+                    Ok(connection) => {
+                        *link.state.borrow_mut() = State::Up { connection, failures: 0 };
+                        strong.connected.fetch_add(1, Ordering::Relaxed);
+                        tracing::info!(redis = %strong.address(), "connected to Redis");
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::debug!(redis = %strong.address(), %error, "no connection to Redis");
+                    }
+                }
+                drop((strong, link));
+                // Full jitter keeps many gateways from coming back in step.
+                let wait = PAUSE.0 + pause.mul_f64(fastrand::f64());
+                tokio::time::sleep_until(clock::deadline(clock::now().after(wait))).await;
+                pause = (pause * 2).min(PAUSE.1);
+            }
+        });
+    }
+
+    async fn open(&self) -> Result<MultiplexedConnection, RedisError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(CONNECT))
+            .set_pipeline_buffer_size(IN_FLIGHT)
+            .set_concurrency_limit(IN_FLIGHT);
+        let mut connection =
+            self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        redis::cmd("PING").exec_async(&mut connection).await?;
+        Ok(connection)
+    }
+}
+
+impl Link {
+    fn connection(&self) -> Option<MultiplexedConnection> {
+        match &*self.state.borrow() {
+            State::Up { connection, .. } => Some(connection.clone()),
+            State::Down => None,
+        }
+    }
+
+    fn succeeded(&self) {
+        if let State::Up { failures, .. } = &mut *self.state.borrow_mut() {
+            *failures = 0;
+        }
+    }
+}
+
+/// The target is gone with the last snapshot that named it; so goes the connection.
+fn forget(link: &std::rc::Weak<Link>) {
+    LINKS.with_borrow_mut(|links| {
+        links.retain(|_, known| !std::ptr::eq(Rc::as_ptr(known), link.as_ptr()));
+    });
+}
+
+/// The key in Redis: a digest, so that no identity of a caller can be read there. The braces keep a
+/// counter on one node of a cluster.
+fn name(limit: &str, key: &[u8]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(limit.as_bytes());
+    context.update(&[0]);
+    context.update(key);
+    let digest = context.finish();
+    let hex: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("sluice:w:{{{hex}}}")
+}
+
+/// The engine's own arithmetic over what Redis held; whether it was admitted is Redis's to say.
+fn verdict(counts: (u8, u64, u64, u64, u64), rules: &Rules) -> Verdict {
+    let (admitted, index, previous, current, now) = counts;
+    let mut counter = Counter { index, previous, current };
+    let mut verdict = counter.hit(rules, Moment::from_nanos(now.saturating_mul(1000)), 1);
+    if verdict.admitted != (admitted == 1) {
+        // Redis counts in floating point: at the very edge the two may round differently.
+        verdict.admitted = admitted == 1;
+        verdict.retry_after =
+            if verdict.admitted { Duration::ZERO } else { Duration::from_millis(1) };
+    }
+    verdict
+}

@@ -1,0 +1,109 @@
+//! What is said once for the whole gateway. Each setting is judged on its own, so that one bad
+//! setting does not hide the next.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Compiler, hash};
+use crate::base::respond::Envelope;
+use crate::base::yaml::Place;
+use crate::lasting::redis::Target;
+use crate::lasting::telemetry::access::Output;
+use crate::parts::upstream::discovery;
+use crate::snapshot::config;
+
+/// Longest `delay` and longest `grace` of a shutdown.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// What is not per route.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) development: bool,
+    pub(crate) application: String,
+    pub(crate) admin: std::net::SocketAddr,
+    pub(crate) envelope: Envelope,
+    pub(crate) forwarded_header: bool,
+    pub(crate) access_log: Option<Output>,
+    pub(crate) resolver: discovery::Settings,
+    /// Where limits are shared, if they are.
+    pub(crate) redis: Option<Arc<Target>>,
+    pub(crate) shutdown: config::Shutdown,
+    pub(crate) allow_shrink: bool,
+    /// Certificates and their keys, which are watched like the config itself.
+    pub(crate) files: Vec<PathBuf>,
+}
+
+impl Compiler<'_> {
+    pub(super) fn settings(&mut self, at: &Place<'_>) -> Option<Settings> {
+        let config = self.config;
+        let resolver = config.resolver.build(&at.field("resolver"), &mut self.env);
+        self.admin(&at.field("admin").field("address"));
+        self.redis(&at.field("redis").field("url"));
+        self.shutdown(&at.field("shutdown"));
+        let access_log = match config.access_log.output.as_str() {
+            "off" => None,
+            "stdout" => Some(Output::Stdout),
+            path => Some(Output::File(self.env.path(path))),
+        };
+        let files = config
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.tls.as_ref())
+            .flat_map(|tls| &tls.certificates)
+            .flat_map(|pair| [self.env.path(&pair.cert_file), self.env.path(&pair.key_file)])
+            .collect();
+        Some(Settings {
+            development: config.development,
+            application: config.application.clone(),
+            admin: config.admin.address,
+            envelope: config.errors.envelope,
+            forwarded_header: config.forwarded_header,
+            access_log,
+            resolver: resolver?,
+            redis: self.env.redis.clone(),
+            shutdown: config.shutdown,
+            allow_shrink: config.allow_shrink,
+            files,
+        })
+    }
+
+    fn admin(&mut self, at: &Place<'_>) {
+        if !self.config.admin.address.ip().is_loopback() {
+            self.env.problems.error(at, "the admin address must be a loopback address").help(
+                "write 127.0.0.1:9901; let Prometheus reach it through an agent on this host",
+            );
+        }
+    }
+
+    /// Understands the address of the Redis, for the filters that are compiled after this. Whether it
+    /// is there is not asked: limits work without it, and it may come later.
+    fn redis(&mut self, at: &Place<'_>) {
+        let url = &self.config.redis.url;
+        if url.is_empty() {
+            return;
+        }
+        match Target::new(url) {
+            Ok(target) => {
+                let name = format!("redis {}", hash(url));
+                self.env.redis = Some(self.env.retained.cell(&name, || target));
+            }
+            Err(_) => {
+                // The library's message would quote the address, and with it the password.
+                self.env
+                    .problems
+                    .error(at, "this is not the address of a Redis")
+                    .help("write redis://host:6379 or redis://user:password@host:6379/0");
+            }
+        }
+    }
+
+    fn shutdown(&mut self, at: &Place<'_>) {
+        let shutdown = self.config.shutdown;
+        for (key, span) in [("delay", shutdown.delay), ("grace", shutdown.grace)] {
+            if span.0 > LONGEST {
+                self.env.problems.error(&at.field(key), format!("`{key}` may be 10m at most"));
+            }
+        }
+    }
+}
