@@ -147,6 +147,13 @@ filters! {
     Serve respond::Respond "respond",
 }
 
+impl Declared {
+    /// Whether it answers every request, so that no service is needed.
+    pub(crate) fn serves(&self) -> bool {
+        matches!(self, Self::Redirect(_) | Self::Respond(_))
+    }
+}
+
 impl Filter {
     /// The CORS filter of a chain, which alone answers preflights.
     pub(crate) fn as_cors(&self) -> Option<&cors::Cors> {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::base::problem::Problems;
 use crate::base::respond::Envelope;
@@ -68,6 +68,9 @@ pub(crate) struct Config {
     pub(crate) groups: Vec<Group>,
     /// What is served.
     pub(crate) routes: Vec<Route>,
+    /// Sections that could not be read and stand here as if they were empty.
+    #[schemars(skip)]
+    broken: Vec<&'static str>,
 }
 
 /// Where operators and Prometheus look.
@@ -218,75 +221,68 @@ struct Keys {
 
 impl Config {
     /// Reads every section on its own, so that a problem in one does not hide those of others.
+    /// `None` if there are no sections; what could not be read is an error among `problems`.
     pub(crate) fn read(root: &Node, problems: &mut Problems) -> Option<Self> {
         let at = Place::root(root);
-        let keys = read::<Keys>(&at, problems);
-        let mut sections = Sections { root, at, problems };
-        let version = sections.required::<u32>("version");
-        if version.is_some_and(|version| version != 1) {
+        read::<Keys>(&at, problems);
+        if at.entries().next().is_none() {
+            return None;
+        }
+        let mut sections = Sections { at, problems, broken: Vec::new() };
+        let version = sections.read("version", || 1);
+        if version != 1 {
             let at = sections.at.field("version");
             sections.problems.error(&at, "only version 1 is known").help("write `version: 1`");
         }
-        let development = sections.optional("development", || false);
-        let application = sections.optional("application", default_application);
-        let listeners = sections.required("listeners");
-        let admin = sections.optional("admin", Admin::default);
-        let access_log = sections.optional("access_log", AccessLog::default);
-        let errors = sections.optional("errors", Errors::default);
-        let trusted_proxies = sections.optional("trusted_proxies", Vec::new);
-        let forwarded_header = sections.optional("forwarded_header", || false);
-        let resolver = sections.optional("resolver", upstream::discovery::Config::default);
-        let redis = sections.optional("redis", Redis::default);
-        let shutdown = sections.optional("shutdown", Shutdown::default);
-        let allow_shrink = sections.optional("allow_shrink", || false);
-        let filters = sections.optional("filters", Vec::new);
-        let upstreams = sections.optional("upstreams", BTreeMap::new);
-        let groups = sections.optional("groups", Vec::new);
-        let routes = sections.required("routes");
-        keys?;
         Some(Self {
-            version: version?,
-            development: development?,
-            application: application?,
-            listeners: listeners?,
-            admin: admin?,
-            access_log: access_log?,
-            errors: errors?,
-            trusted_proxies: trusted_proxies?,
-            forwarded_header: forwarded_header?,
-            resolver: resolver?,
-            redis: redis?,
-            shutdown: shutdown?,
-            allow_shrink: allow_shrink?,
-            filters: filters?,
-            upstreams: upstreams?,
-            groups: groups?,
-            routes: routes?,
+            version,
+            development: sections.read("development", || false),
+            application: sections.read("application", default_application),
+            listeners: sections.read("listeners", Vec::new),
+            admin: sections.read("admin", Admin::default),
+            access_log: sections.read("access_log", AccessLog::default),
+            errors: sections.read("errors", Errors::default),
+            trusted_proxies: sections.read("trusted_proxies", Vec::new),
+            forwarded_header: sections.read("forwarded_header", || false),
+            resolver: sections.read("resolver", upstream::discovery::Config::default),
+            redis: sections.read("redis", Redis::default),
+            shutdown: sections.read("shutdown", Shutdown::default),
+            allow_shrink: sections.read("allow_shrink", || false),
+            filters: sections.read("filters", Vec::new),
+            upstreams: sections.read("upstreams", BTreeMap::new),
+            groups: sections.read("groups", Vec::new),
+            routes: sections.read("routes", Vec::new),
+            broken: sections.broken,
         })
+    }
+
+    /// Whether a section is missing or could not be read, which has been told.
+    pub(crate) fn is_broken(&self, section: &str) -> bool {
+        self.broken.contains(&section)
     }
 }
 
+/// Sections that must be there; [`Keys`] tells of those that are not.
+const REQUIRED: [&str; 3] = ["version", "listeners", "routes"];
+
 struct Sections<'a> {
-    root: &'a Node,
     at: Place<'a>,
     problems: &'a mut Problems,
+    broken: Vec<&'static str>,
 }
 
 impl Sections<'_> {
-    /// A section that [`Keys`] has already reported if it is missing.
-    fn required<T: serde::de::DeserializeOwned>(&mut self, name: &str) -> Option<T> {
-        self.root.get(name)?;
-        read(&self.at.field(name), self.problems)
-    }
-
-    fn optional<T: serde::de::DeserializeOwned>(
-        &mut self,
-        name: &str,
-        default: impl FnOnce() -> T,
-    ) -> Option<T> {
-        match self.root.get(name) {
-            Some(_) => read(&self.at.field(name), self.problems),
-            None => Some(default()),
+    fn read<T: DeserializeOwned>(&mut self, name: &'static str, default: impl FnOnce() -> T) -> T {
+        let at = self.at.field(name);
+        if at.node().is_none() {
+            if REQUIRED.contains(&name) {
+                self.broken.push(name);
+            }
+            return default();
         }
+        read(&at, self.problems).unwrap_or_else(|| {
+            self.broken.push(name);
+            default()
+        })
     }
 }

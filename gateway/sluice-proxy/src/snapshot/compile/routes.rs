@@ -1,0 +1,235 @@
+//! Routes with their groups and filters. Everything is judged, also where something next to it is
+//! wrong; what could not be judged for that reason is passed over, since it was told already.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use sluice_engine::matcher::{BuildFault, MAX_CAPTURES, RouteSpec, Router};
+
+use super::Compiler;
+use crate::base::yaml::{Place, nearest};
+use crate::parts::env::Owner;
+use crate::parts::filters::{Declared, Filter};
+use crate::parts::upstream::Upstream;
+use crate::snapshot::config::{self, Config};
+use crate::snapshot::route::{Outline, Route};
+
+/// A group's compiled filters.
+pub(super) struct Group<'a> {
+    declared: &'a config::Group,
+    filters: Vec<Arc<Filter>>,
+}
+
+/// What routes are joined with.
+pub(super) struct Around<'a, 'b> {
+    pub(super) upstreams: &'b BTreeMap<String, Arc<Upstream>>,
+    pub(super) global: &'b [Arc<Filter>],
+    pub(super) groups: &'b HashMap<String, Group<'a>>,
+}
+
+/// Longest id of a route, bytes.
+const MAX_ID: usize = 128;
+
+impl<'a> Compiler<'a> {
+    /// The filters of one list; bad ones are recorded and left out.
+    pub(super) fn filters(
+        &mut self,
+        declared: &[Declared],
+        at: &Place<'_>,
+        owner: &Owner,
+    ) -> Vec<Arc<Filter>> {
+        let build = |(index, one): (usize, &Declared)| {
+            one.build(&at.index(index), owner, &mut self.env).map(Arc::new)
+        };
+        declared.iter().enumerate().filter_map(build).collect()
+    }
+
+    pub(super) fn groups(&mut self, at: &Place<'_>) -> HashMap<String, Group<'a>> {
+        let config: &'a Config = self.config;
+        let mut groups = HashMap::new();
+        for (index, declared) in config.groups.iter().enumerate() {
+            let at = at.index(index);
+            if groups.contains_key(&declared.name) {
+                self.env
+                    .problems
+                    .error(&at.field("name"), format!("two groups are named `{}`", declared.name));
+            }
+            let owner = Owner { name: format!("group:{}", declared.name), captures: Vec::new() };
+            let filters = self.filters(&declared.filters, &at.field("filters"), &owner);
+            groups.insert(declared.name.clone(), Group { declared, filters });
+        }
+        groups
+    }
+
+    /// The routes, and the table to find them by.
+    pub(super) fn routes(
+        &mut self,
+        at: &Place<'_>,
+        around: &Around<'a, '_>,
+    ) -> Option<(Router, Vec<Route>)> {
+        let mut seen: HashMap<&str, u32> = HashMap::new();
+        let (mut specs, mut routes, mut places) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, declared) in self.config.routes.iter().enumerate() {
+            let at = at.index(index);
+            if let Some(line) = seen.insert(&declared.id, at.line()) {
+                self.env.problems.error(
+                    &at.field("id"),
+                    format!(
+                        "two routes have the id `{}`; the other is on line {line}",
+                        declared.id
+                    ),
+                );
+            }
+            if let Some((spec, route)) = self.route(declared, &at, around) {
+                specs.push(spec);
+                routes.push(route);
+                places.push(index);
+            }
+        }
+        Some((self.router(specs, &places, at)?, routes))
+    }
+
+    fn route(
+        &mut self,
+        declared: &config::Route,
+        at: &Place<'_>,
+        around: &Around<'a, '_>,
+    ) -> Option<(RouteSpec, Route)> {
+        if declared.id.is_empty() || declared.id == "none" || declared.id.len() > MAX_ID {
+            self.env
+                .problems
+                .error(&at.field("id"), "an id has 1 to 128 characters and is not `none`");
+        }
+        let group = self.group(declared, at, around);
+        let upstream = self.target(declared, at, around, group);
+        let matching = match group {
+            Some(group) => declared.matching.within(&group.declared.matching),
+            None => declared.matching.clone(),
+        };
+        let spec = matching.build(&at.field("match"), &mut self.env)?;
+        if declared.group.is_some() && group.is_none() {
+            // What the group's path captures is not known.
+            return None;
+        }
+        let owner = Owner {
+            name: format!("route:{}", declared.id),
+            captures: spec.path.capture_names().to_vec(),
+        };
+        let own = self.filters(&declared.filters, &at.field("filters"), &owner);
+        let shared = group.map_or(&[][..], |group| &group.filters);
+        let chain =
+            Route::sorted(around.global.iter().chain(shared).chain(&own).map(Arc::clone).collect());
+        let outline = Outline {
+            hosts: matching.hosts.clone(),
+            path: matching.path.or(matching.path_regex).unwrap_or_else(|| "/**".to_owned()),
+            methods: matching.methods.clone(),
+            group: declared.group.clone(),
+            filters: chain.iter().map(|filter| filter.name().to_owned()).collect(),
+            upstream: declared.upstream.clone(),
+        };
+        let route = Route {
+            id: declared.id.as_str().into(),
+            chain,
+            upstream,
+            websocket: declared.websocket,
+            streaming: declared.streaming,
+            series: self.series(&declared.id),
+            outline,
+        };
+        Some((spec, route))
+    }
+
+    fn group<'b>(
+        &mut self,
+        declared: &config::Route,
+        at: &Place<'_>,
+        around: &Around<'a, 'b>,
+    ) -> Option<&'b Group<'a>> {
+        let name = declared.group.as_ref()?;
+        let found = around.groups.get(name);
+        if found.is_none() && !self.config.is_broken("groups") {
+            let known: Vec<&str> = around.groups.keys().map(String::as_str).collect();
+            self.unknown(&at.field("group"), "group", name, &known);
+        }
+        found
+    }
+
+    /// The service a route names; a route without one must have a filter that answers.
+    fn target(
+        &mut self,
+        declared: &config::Route,
+        at: &Place<'_>,
+        around: &Around<'a, '_>,
+        group: Option<&Group<'_>>,
+    ) -> Option<Arc<Upstream>> {
+        let Some(name) = &declared.upstream else {
+            let shared = group.map_or(&[][..], |group| &group.declared.filters);
+            let mut all = self.config.filters.iter().chain(shared).chain(&declared.filters);
+            let unclear =
+                self.config.is_broken("filters") || declared.group.is_some() && group.is_none();
+            if !unclear && !all.any(Declared::serves) {
+                self.env
+                    .problems
+                    .error(at, format!("route `{}` leads nowhere", declared.id))
+                    .help("name an `upstream:`, or answer with a `redirect` or `respond` filter");
+            }
+            return None;
+        };
+        let found = around.upstreams.get(name);
+        let known = &self.config.upstreams;
+        if !known.contains_key(name) && !self.config.is_broken("upstreams") {
+            let known: Vec<&str> = known.keys().map(String::as_str).collect();
+            self.unknown(&at.field("upstream"), "upstream", name, &known);
+        }
+        found.map(Arc::clone)
+    }
+
+    /// `places` are the indices in the file that `specs` have.
+    fn router(
+        &mut self,
+        specs: Vec<RouteSpec>,
+        places: &[usize],
+        at: &Place<'_>,
+    ) -> Option<Router> {
+        let faults = match Router::build(specs) {
+            Ok(router) => return Some(router),
+            Err(faults) => faults,
+        };
+        let config = self.config;
+        let place = |spec: usize| places.get(spec).copied().unwrap_or(spec);
+        let id = |spec: usize| config.routes.get(place(spec)).map_or("", |route| &route.id);
+        for fault in faults {
+            match fault {
+                BuildFault::Unreachable { route, because_of } => {
+                    let message = format!(
+                        "route `{}` can never match: `{}` on line {} asks for the same and comes first",
+                        id(route),
+                        id(because_of),
+                        at.index(place(because_of)).line(),
+                    );
+                    self.env
+                        .problems
+                        .error(&at.index(place(route)), message)
+                        .help("give one of them another path, method, predicate or priority");
+                }
+                BuildFault::TooManyCaptures { route, count } => {
+                    let at = at.index(place(route)).field("match").field("path");
+                    self.env.problems.error(
+                        &at,
+                        format!("the path captures {count} parts; at most {MAX_CAPTURES} are kept"),
+                    );
+                }
+            }
+        }
+        None
+    }
+
+    fn unknown(&mut self, at: &Place<'_>, what: &str, name: &str, known: &[&str]) {
+        let problem = self.env.problems.error(at, format!("there is no {what} `{name}`"));
+        if let Some(near) = nearest(name, known.iter().copied()) {
+            problem.help(format!("did you mean `{near}`?"));
+        } else if known.is_empty() {
+            problem.help(format!("no {what} is declared"));
+        }
+    }
+}
