@@ -231,6 +231,12 @@ fn regex_error(expression: &str, error: &regex::Error) -> PatternError {
         regex::Error::CompiledTooBig(limit) => PatternError::new(format!(
             "the expression `{expression}` compiles to more than {limit} bytes; write a smaller one"
         )),
-        other => PatternError::new(format!("`{expression}` is no regular expression: {other}")),
+        other => {
+            // The library draws the expression and points at the spot; the reason is the last line.
+            let text = other.to_string();
+            let last = text.lines().last().unwrap_or_default();
+            let why = last.strip_prefix("error: ").unwrap_or(last);
+            PatternError::new(format!("`{expression}` is no regular expression: {why}"))
+        }
     }
 }

@@ -7,7 +7,7 @@
 use regex::{Regex, RegexBuilder};
 
 use super::{Captures, PatternError, REGEX_SIZE_LIMIT, anchored, regex_error};
-use crate::canon::{EncodedSlash, PathPolicy, path_with};
+use crate::canon::{EncodedSlash, PathFault, PathPolicy, path_with};
 
 /// A path to match.
 #[derive(Clone, Debug)]
@@ -198,10 +198,23 @@ fn literal(text: &str, part: &str) -> Result<Segment, PatternError> {
     let slashed = format!("/{part}");
     let keep = PathPolicy { encoded_slash: EncodedSlash::Keep };
     let refused = |why: &str| PatternError::new(format!("no path matches `{text}`: {why}"));
-    let canonical = path_with(&slashed, &keep).map_err(|fault| refused(fault.as_str()))?;
+    let canonical = path_with(&slashed, &keep).map_err(|fault| refused(reason(fault)))?;
     match canonical.strip_prefix('/') {
         Some(literal) if !literal.is_empty() => Ok(Segment::Literal(literal.into())),
         _ => Err(refused("dot segments are removed before matching")),
+    }
+}
+
+fn reason(fault: PathFault) -> &'static str {
+    match fault {
+        PathFault::NotAbsolute => "paths begin with `/`",
+        PathFault::Delimiter => "`?` and `#` end a path; query parameters are matched on their own",
+        PathFault::Control => "requests with control characters are refused",
+        PathFault::Escape => "a `%` is followed by two hexadecimal digits",
+        PathFault::Backslash => "requests with a backslash are refused",
+        PathFault::EncodedSlash => "requests with an escaped slash are refused",
+        PathFault::HiddenDots => "requests with disguised dot segments are refused",
+        PathFault::AboveRoot => "dot segments are removed before matching",
     }
 }
 
@@ -303,10 +316,10 @@ mod tests {
             ("/{1d}", "no digit first"),
             ("/{}", "letters"),
             ("/{a}/{a}", "twice"),
-            ("/a/../b", "path_above_root"),
+            ("/a/../b", "dot segments"),
             ("/a/.", "dot segments"),
-            ("/a?b", "path_delimiter"),
-            ("/%zz", "path_escape"),
+            ("/a?b", "end a path"),
+            ("/%zz", "hexadecimal"),
         ] {
             let error = PathPattern::parse(text).unwrap_err().to_string();
             assert!(error.contains(word), "{text}: {error}");

@@ -115,10 +115,12 @@ impl Config {
                 )
                 .help("write an IP address and a port, like 0.0.0.0:8080 or [::]:8080");
         }
+        let checked = self.check(at, env);
+        let certificates = self.tls.as_ref().and_then(|config| config.build(&at.field("tls"), env));
         let tls = match &self.tls {
             None => None,
             Some(config) => {
-                let certificates = config.build(&at.field("tls"), env)?;
+                let certificates = certificates?;
                 let name = format!("certificates of listener {}", self.name);
                 let store = env.retained.cell(&name, tls::Store::new);
                 let name = format!("TLS of listener {} {:?}", self.name, config.min_version);
@@ -132,7 +134,7 @@ impl Config {
                 Some(ListenerTls { certificates: Arc::new(certificates), store, server })
             }
         };
-        self.check(at, env)?;
+        checked?;
         Some(Listener {
             name: self.name.as_str().into(),
             address: address.ok()?,
@@ -166,9 +168,14 @@ impl Config {
             whole = false;
             env.problems.error(&limits.field("head"), "`head` must lie between 8KiB and 1MiB");
         }
-        if self.limits.connections == 0 || self.limits.requests_per_connection == 0 {
-            whole = false;
-            env.problems.error(&limits, "a limit of 0 would serve nobody");
+        for (key, count) in [
+            ("connections", u64::from(self.limits.connections)),
+            ("requests_per_connection", self.limits.requests_per_connection),
+        ] {
+            if count == 0 {
+                whole = false;
+                env.problems.error(&limits.field(key), format!("`{key}: 0` would serve nobody"));
+            }
         }
         if !(1..=1000).contains(&self.limits.streams) {
             whole = false;

@@ -83,10 +83,14 @@ impl<'de> Deserialize<'de> for TestConfig {
 
             fn visit_map<A: serde::de::MapAccess<'de>>(
                 self,
-                map: A,
+                mut map: A,
             ) -> Result<TestConfig, A::Error> {
-                OtherTest::deserialize(serde::de::value::MapAccessDeserializer::new(map))
-                    .map(TestConfig::Other)
+                let one = serde::de::value::MapAccessDeserializer::new(&mut map);
+                let test = OtherTest::deserialize(one)?;
+                if map.next_key::<serde::de::IgnoredAny>()?.is_some() {
+                    return Err(serde::de::Error::custom("one test only; a `regex` can say both"));
+                }
+                Ok(TestConfig::Other(test))
             }
         }
         deserializer.deserialize_any(Either)
@@ -183,8 +187,14 @@ impl Config {
             None => all = None,
         };
         for (name, test) in &self.headers {
+            let at = at.field("headers");
+            if http::HeaderName::try_from(name.as_str()).is_err() {
+                env.problems.error(&at.key(name), format!("`{name}` is not a header name"));
+                add(None);
+                continue;
+            }
             let source = Source::Header(name.to_ascii_lowercase());
-            add(predicate(source, test, &at.field("headers").field(name), env));
+            add(predicate(source, test, &at.field(name), env));
         }
         for (name, test) in &self.query {
             add(predicate(Source::Query(name.clone()), test, &at.field("query").field(name), env));

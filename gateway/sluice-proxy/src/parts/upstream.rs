@@ -345,14 +345,14 @@ impl Config {
 
 impl Timeouts {
     fn check(self, at: &Place<'_>, env: &mut Env<'_>) -> Option<Self> {
-        let head = self.head.unwrap_or(self.total);
         let mut whole = true;
         for (name, span, most) in [
-            ("connect", self.connect, 30),
-            ("head", head, 55),
-            ("total", self.total, 55),
-            ("idle", self.idle, 3600),
+            ("connect", Some(self.connect), 30),
+            ("head", self.head, 55),
+            ("total", Some(self.total), 55),
+            ("idle", Some(self.idle), 3600),
         ] {
+            let Some(span) = span else { continue };
             if !(Duration::from_millis(1)..=Duration::from_secs(most)).contains(&span.0) {
                 whole = false;
                 env.problems
@@ -409,12 +409,15 @@ impl BreakerConfig {
             env.problems
                 .error(&at.field("failure_rate"), "a failure rate lies between 1% and 100%");
         }
-        if self.consecutive_failures == Some(0)
-            || self.half_open_requests == 0
-            || self.min_requests == 0
-        {
-            whole = false;
-            env.problems.error(at, "counts of a breaker start at 1");
+        for (key, count) in [
+            ("consecutive_failures", self.consecutive_failures),
+            ("min_requests", Some(self.min_requests)),
+            ("half_open_requests", Some(self.half_open_requests)),
+        ] {
+            if count == Some(0) {
+                whole = false;
+                env.problems.error(&at.field(key), format!("`{key}` starts at 1"));
+            }
         }
         for (key, span) in [("window", self.window), ("open_for", self.open_for)] {
             if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&span.0) {

@@ -10,7 +10,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use crate::base::problem::Problems;
 use crate::base::respond::Envelope;
 use crate::base::units::Span;
-use crate::base::yaml::{Node, Place, read};
+use crate::base::yaml::{Node, Place, nearest, read};
 use crate::parts::filters::Declared;
 use crate::parts::{listener, routing, upstream};
 
@@ -186,11 +186,13 @@ fn default_application() -> String {
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "only its keys matter")]
 struct Keys {
+    #[serde(default)]
     version: IgnoredAny,
     #[serde(default)]
     development: IgnoredAny,
     #[serde(default)]
     application: IgnoredAny,
+    #[serde(default)]
     listeners: IgnoredAny,
     #[serde(default)]
     admin: IgnoredAny,
@@ -216,6 +218,7 @@ struct Keys {
     upstreams: IgnoredAny,
     #[serde(default)]
     groups: IgnoredAny,
+    #[serde(default)]
     routes: IgnoredAny,
 }
 
@@ -225,6 +228,7 @@ impl Config {
     pub(crate) fn read(root: &Node, problems: &mut Problems) -> Option<Self> {
         let at = Place::root(root);
         read::<Keys>(&at, problems);
+        missing(&at, problems);
         if at.entries().next().is_none() {
             return None;
         }
@@ -262,8 +266,18 @@ impl Config {
     }
 }
 
-/// Sections that must be there; [`Keys`] tells of those that are not.
+/// Sections that must be there.
 const REQUIRED: [&str; 3] = ["version", "listeners", "routes"];
+
+/// Tells of every section that must be there and is not, unless a misspelt one was told of.
+fn missing(at: &Place<'_>, problems: &mut Problems) {
+    for name in REQUIRED {
+        let given = |(key, _): (&str, Place<'_>)| nearest(key, REQUIRED) == Some(name);
+        if !at.entries().any(given) {
+            problems.error(at, format!("missing field `{name}`"));
+        }
+    }
+}
 
 struct Sections<'a> {
     at: Place<'a>,

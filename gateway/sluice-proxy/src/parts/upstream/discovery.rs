@@ -48,10 +48,12 @@ impl Config {
             match text.parse() {
                 Ok(address) => nameservers.push(address),
                 Err(_) => {
-                    env.problems.error(
-                        &at.field("nameservers").index(index),
-                        format!("`{text}` is not address:port"),
-                    );
+                    env.problems
+                        .error(
+                            &at.field("nameservers").index(index),
+                            format!("`{text}` is not address:port"),
+                        )
+                        .help("write an IP address with its port, like 10.0.0.53:53");
                 }
             }
         }

@@ -76,14 +76,21 @@ impl Config {
                 .help("write the path to ask for, like /health");
         }
         let fine = Duration::from_millis(50)..=Duration::from_secs(600);
-        if !fine.contains(&self.interval.0) || !fine.contains(&self.timeout.0) {
-            env.problems.error(at, "`interval` and `timeout` must lie between 50ms and 10m");
-            return None;
+        let mut whole = true;
+        for (key, span) in [("interval", self.interval), ("timeout", self.timeout)] {
+            if !fine.contains(&span.0) {
+                whole = false;
+                env.problems
+                    .error(&at.field(key), format!("`{key}` must lie between 50ms and 10m"));
+            }
         }
-        if self.rise == 0 || self.fall == 0 {
-            env.problems.error(at, "`rise` and `fall` start at 1");
-            return None;
+        for (key, count) in [("rise", self.rise), ("fall", self.fall)] {
+            if count == 0 {
+                whole = false;
+                env.problems.error(&at.field(key), format!("`{key}` starts at 1"));
+            }
         }
+        whole.then_some(())?;
         Some(Probe {
             path: path?,
             interval: self.interval.0,

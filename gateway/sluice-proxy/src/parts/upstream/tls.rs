@@ -53,7 +53,8 @@ impl Config {
         env: &mut Env<'_>,
     ) -> Option<Compiled> {
         let mut fingerprint = digest::Context::new(&digest::SHA256);
-        let roots = self.roots(at, env, &mut fingerprint)?;
+        let roots = self.roots(at, env, &mut fingerprint);
+        let identity = self.identity(at, env, &mut fingerprint);
         let server_name = match &self.server_name {
             None => None,
             Some(name) => match ServerName::try_from(name.clone()) {
@@ -69,8 +70,8 @@ impl Config {
         let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .ok()?
-            .with_root_certificates(roots);
-        let mut config = match self.identity(at, env, &mut fingerprint)? {
+            .with_root_certificates(roots?);
+        let mut config = match identity? {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => match builder.with_client_auth_cert(chain, key) {
                 Ok(config) => config,

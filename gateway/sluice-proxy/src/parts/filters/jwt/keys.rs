@@ -145,16 +145,16 @@ impl KeyConfig {
 
     /// The HMAC secret, made if this is a development config and the file is not there.
     pub(crate) fn secret_bytes(&self, at: &Place<'_>, env: &mut Env<'_>) -> Option<Vec<u8>> {
-        let secret = match (&self.secret_file, &self.secret, &self.public_key_file) {
+        let (secret, place) = match (&self.secret_file, &self.secret, &self.public_key_file) {
             (Some(path), None, None) => {
                 let place = at.field("secret_file");
                 let full = env.path(path);
                 if env.development && !full.exists() {
                     return Some(development_secret(&full, env.may_write));
                 }
-                trim_newline(env.file(&place, path)?)
+                (trim_newline(env.file(&place, path)?), place)
             }
-            (None, Some(secret), None) => secret.expose().as_bytes().to_vec(),
+            (None, Some(secret), None) => (secret.expose().as_bytes().to_vec(), at.field("secret")),
             _ => {
                 env.problems.error(
                     at,
@@ -166,7 +166,7 @@ impl KeyConfig {
         if secret.len() < MIN_SECRET {
             env.problems
                 .error(
-                    at,
+                    &place,
                     format!("the secret has {} bytes; {MIN_SECRET} are needed", secret.len()),
                 )
                 .help("make one with `openssl rand -base64 48`");
