@@ -114,6 +114,8 @@ fn host(cx: &mut Cx, head: &mut Parts, survey: &Survey) -> Result<(), Fault> {
     }
     let field = head.headers.get(HOST);
     let value = match (head.uri.authority(), field) {
+        // RFC 9112 section 3.2: the absolute form does not make up for the field.
+        (Some(_), None) if head.version == Version::HTTP_11 => return Err(Fault::HostInvalid),
         (Some(authority), field) => {
             if authority.as_str().contains('@') || !scheme_fits(head.uri.scheme_str(), cx) {
                 return Err(Fault::TargetInvalid);
