@@ -252,9 +252,7 @@ impl http_body::Body for Upload {
                 this.admit(frame)
             }
             Poll::Ready(Some(Err(error))) => {
-                let gone =
-                    error.is_canceled() || error.is_incomplete_message() || error.is_closed();
-                this.fail(if gone { Fault::ClientGone } else { Fault::BodyBroken })
+                this.fail(if is_gone(&error) { Fault::ClientGone } else { Fault::BodyBroken })
             }
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending if stalled(&mut this.sleep, this.idle, cx) => {
@@ -282,6 +280,26 @@ fn stalled(sleep: &mut Option<Pin<Box<Sleep>>>, idle: Duration, cx: &mut Context
         Box::pin(tokio::time::sleep_until(clock::deadline(clock::now().after(idle))))
     });
     sleep.as_mut().poll(cx).is_ready()
+}
+
+/// Whether a body ends early because its sender left, rather than because it is malformed.
+fn is_gone(error: &hyper::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    if error.is_canceled() || error.is_incomplete_message() || error.is_closed() {
+        return true;
+    }
+    // Amid a chunk hyper only passes on what the stream said.
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            return matches!(
+                io.kind(),
+                BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+            );
+        }
+        source = inner.source();
+    }
+    false
 }
 
 /// Trailers that may travel to a service: gRPC's own. Others could be taken for header fields by a

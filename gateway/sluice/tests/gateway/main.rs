@@ -16,6 +16,7 @@ mod support;
 mod tokens;
 
 mod admission;
+mod cancel;
 mod configs;
 mod filters;
 mod headers;
