@@ -25,4 +25,5 @@ mod redis;
 mod reload;
 mod retry_race;
 mod routing;
+mod timeouts;
 mod traps;
