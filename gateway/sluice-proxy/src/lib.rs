@@ -22,4 +22,5 @@ pub use doors::app::{
 };
 pub use doors::token::{TokenRequest, mint};
 pub use parts::tls::{Pair, self_signed};
+pub use snapshot::reference::markdown as config_reference;
 pub use snapshot::schema::json as config_schema;

@@ -4,5 +4,6 @@
 pub(crate) mod compile;
 pub(crate) mod config;
 pub(crate) mod live;
+pub(crate) mod reference;
 pub(crate) mod route;
 pub(crate) mod schema;

@@ -47,7 +47,7 @@ pub(crate) struct Config {
 
 /// A test of a value: a text to be equal to, or a mapping with one key.
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
-#[schemars(untagged)]
+#[schemars(untagged, title = "Tests of values")]
 pub(crate) enum TestConfig {
     /// Equal to this text.
     Exact(String),
@@ -58,6 +58,7 @@ pub(crate) enum TestConfig {
 /// Tests other than equality.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(title = "Tests other than equality")]
 pub(crate) enum OtherTest {
     /// Begins with this text.
     Prefix(String),

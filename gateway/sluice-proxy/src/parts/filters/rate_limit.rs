@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sluice_engine::window::{Rules, Verdict};
 
 use super::{Flow, Hooks};
@@ -51,7 +51,7 @@ pub(crate) struct Config {
 }
 
 /// Where calls are counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum StoreConfig {
     /// In Redis if `redis.url` is set, else in this process.
@@ -64,7 +64,7 @@ pub(crate) enum StoreConfig {
 }
 
 /// What happens to a call while Redis cannot be asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum OnStoreError {
     /// It is counted in this process.

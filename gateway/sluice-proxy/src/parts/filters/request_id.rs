@@ -5,7 +5,7 @@
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sluice_engine::trace::TraceParent;
 
 use super::{Flow, Hooks};
@@ -43,7 +43,7 @@ fn default_header() -> String {
 }
 
 /// Forms of request ids.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Form {
     /// The trace id: 32 hex digits.
