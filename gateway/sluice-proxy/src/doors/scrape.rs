@@ -10,7 +10,7 @@ use prometheus::{Encoder as _, Registry, TextEncoder};
 
 use super::shared::Shared;
 use crate::base::fault::Fault;
-use crate::lasting::link::{Close, Link};
+use crate::lasting::link::{Close, Counts, Link};
 use crate::lasting::tasks::Kind as TaskKind;
 use crate::lasting::telemetry::families::Family;
 use crate::lasting::telemetry::metrics::RouteSeries;
@@ -189,47 +189,42 @@ fn breakers(snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
     rate.done(out);
 }
 
-/// Sums of one upstream's links.
+/// Sums of one upstream's links, now.
 #[derive(Default)]
 struct Pool {
     open: u64,
     idle: u64,
-    opened: u64,
-    reused: u64,
     waiting: u64,
-    closed: [u64; Close::ALL.len()],
 }
 
 fn pools(shared: &Shared, out: &mut Vec<MetricFamily>) {
+    let retained = &shared.workshop.retained;
     let mut by_upstream: std::collections::BTreeMap<Arc<str>, Pool> =
         std::collections::BTreeMap::new();
-    for link in shared.workshop.retained.all::<Link>() {
+    for link in retained.all::<Link>() {
         let pool = by_upstream.entry(Arc::clone(&link.upstream)).or_default();
         pool.open += link.open.load(Ordering::Relaxed) as u64;
         pool.idle += link.idle.load(Ordering::Relaxed) as u64;
-        pool.opened += link.opened.load(Ordering::Relaxed);
-        pool.reused += link.reused.load(Ordering::Relaxed);
         pool.waiting += link.waiting.load(Ordering::Relaxed) as u64;
-        for (sum, why) in pool.closed.iter_mut().zip(Close::ALL) {
-            *sum += link.closed(why);
-        }
     }
     let mut connections = Family::gauge("sluice_pool_connections", "Connections to upstreams.");
+    let mut waiting = Family::gauge("sluice_pool_waiting", "Requests waiting for a connection.");
+    for (name, pool) in &by_upstream {
+        let in_use = pool.open.saturating_sub(pool.idle);
+        connections.add(&[("upstream", name), ("state", "idle")], pool.idle);
+        connections.add(&[("upstream", name), ("state", "in_use")], in_use);
+        waiting.add(&[("upstream", name)], pool.waiting);
+    }
     let mut opened = Family::counter("sluice_pool_opened_total", "Connections made to upstreams.");
     let mut reused =
         Family::counter("sluice_pool_reused_total", "Requests sent on a kept connection.");
     let mut closed = Family::counter("sluice_pool_closed_total", "Connections closed, by reason.");
-    let mut waiting = Family::gauge("sluice_pool_waiting", "Requests waiting for a connection.");
-    for (name, pool) in &by_upstream {
-        let name = &**name;
-        connections.add(&[("upstream", name), ("state", "idle")], pool.idle);
-        connections
-            .add(&[("upstream", name), ("state", "in_use")], pool.open.saturating_sub(pool.idle));
-        opened.add(&[("upstream", name)], pool.opened);
-        reused.add(&[("upstream", name)], pool.reused);
-        waiting.add(&[("upstream", name)], pool.waiting);
-        for (count, why) in pool.closed.iter().zip(Close::ALL) {
-            closed.add(&[("upstream", name), ("reason", why.as_str())], *count);
+    for counts in retained.all::<Counts>() {
+        let name = &*counts.upstream;
+        opened.add(&[("upstream", name)], counts.opened.load(Ordering::Relaxed));
+        reused.add(&[("upstream", name)], counts.reused.load(Ordering::Relaxed));
+        for why in Close::ALL {
+            closed.add(&[("upstream", name), ("reason", why.as_str())], counts.closed(why));
         }
     }
     [connections, opened, reused, closed, waiting].into_iter().for_each(|family| family.done(out));

@@ -109,6 +109,8 @@ async fn serve(worker: &Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
 }
 
 fn housekeeping(worker: &Worker) {
+    // A worker without requests would hold on to an old snapshot, and with it to all it retains.
+    drop(worker.view());
     worker.pools.sweep(clock::now());
     if let Some(log) = worker.log.borrow_mut().as_mut() {
         log.flush();

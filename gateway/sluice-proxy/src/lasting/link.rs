@@ -96,9 +96,11 @@ pub(crate) enum Close {
     Yielded,
     /// The answer forbade reuse (HTTP/1.0, `Connection: close`).
     Unusable,
+    /// Its endpoint, or the way of talking to it, is no longer in the table.
+    Gone,
 }
 
-const CLOSES: usize = 9;
+const CLOSES: usize = 10;
 
 impl Close {
     pub(crate) const ALL: [Self; CLOSES] = [
@@ -111,6 +113,7 @@ impl Close {
         Self::Surplus,
         Self::Yielded,
         Self::Unusable,
+        Self::Gone,
     ];
 
     pub(crate) fn as_str(self) -> &'static str {
@@ -124,11 +127,44 @@ impl Close {
             Self::Surplus => "surplus",
             Self::Yielded => "yielded",
             Self::Unusable => "unusable",
+            Self::Gone => "endpoint_gone",
         }
     }
 }
 
-/// One endpoint in one shape, shared by all workers.
+/// What happened to the connections of one upstream, whichever of its endpoints they led to: counters
+/// must not fall when an address goes.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    pub(crate) upstream: Arc<str>,
+    pub(crate) opened: AtomicU64,
+    pub(crate) reused: AtomicU64,
+    closed: [AtomicU64; CLOSES],
+}
+
+impl Counts {
+    pub(crate) fn new(upstream: Arc<str>) -> Self {
+        Self {
+            upstream,
+            opened: AtomicU64::new(0),
+            reused: AtomicU64::new(0),
+            closed: [const { AtomicU64::new(0) }; CLOSES],
+        }
+    }
+
+    pub(crate) fn count_close(&self, why: Close) {
+        if let Some(cell) = self.closed.get(why as usize) {
+            cell.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn closed(&self, why: Close) -> u64 {
+        self.closed.get(why as usize).map_or(0, |cell| cell.load(Ordering::Relaxed))
+    }
+}
+
+/// One endpoint in one shape, shared by all workers. Snapshots and requests keep it alive, pools do
+/// not: when nobody can ask for it any more, its connections go with it.
 #[derive(Debug)]
 pub(crate) struct Link {
     /// Unique in this process; what workers keep their pools by.
@@ -143,40 +179,26 @@ pub(crate) struct Link {
     /// Connections open and idle, over all workers.
     pub(crate) open: AtomicUsize,
     pub(crate) idle: AtomicUsize,
-    pub(crate) opened: AtomicU64,
-    pub(crate) reused: AtomicU64,
-    closed: [AtomicU64; CLOSES],
+    pub(crate) counts: Arc<Counts>,
     /// Idle time the service announced (`Keep-Alive: timeout=`), in milliseconds; 0 if it did not.
     learned_idle: AtomicU64,
 }
 
 impl Link {
-    pub(crate) fn new(upstream: Arc<str>, address: SocketAddr, shape: Shape) -> Self {
+    pub(crate) fn new(counts: Arc<Counts>, address: SocketAddr, shape: Shape) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            upstream,
+            upstream: Arc::clone(&counts.upstream),
             address,
             permits: Arc::new(Semaphore::new(shape.max_connections)),
             shape,
             waiting: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
-            opened: AtomicU64::new(0),
-            reused: AtomicU64::new(0),
-            closed: [const { AtomicU64::new(0) }; CLOSES],
+            counts,
             learned_idle: AtomicU64::new(0),
         }
-    }
-
-    pub(crate) fn count_close(&self, why: Close) {
-        if let Some(cell) = self.closed.get(why as usize) {
-            cell.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn closed(&self, why: Close) -> u64 {
-        self.closed.get(why as usize).map_or(0, |cell| cell.load(Ordering::Relaxed))
     }
 
     /// How long a connection may lie idle: the configured time, or a second less than what the

@@ -15,7 +15,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::link::{Close, Link, Protocol};
+use super::link::{Close, Counts, Link, Protocol};
 use super::tasks::{self, Kind};
 use crate::base::body::Upload;
 use crate::base::clock::{self, Moment};
@@ -37,7 +37,8 @@ pub(crate) struct Pools {
 
 /// Connections of one worker to one link.
 pub(crate) struct Pool {
-    /// Weak, so that a removed endpoint's pool can be told by its link being gone.
+    /// Weak, here and in every kept connection, so that a removed endpoint's pool can be told by its
+    /// link being gone.
     link: Weak<Link>,
     idle: RefCell<Vec<Kept>>,
     waiters: RefCell<VecDeque<oneshot::Sender<Kept>>>,
@@ -63,7 +64,8 @@ struct Shared {
 
 /// Proof that a connection was counted; dropping it uncounts.
 struct Permit {
-    link: Arc<Link>,
+    link: Weak<Link>,
+    counts: Arc<Counts>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -208,7 +210,7 @@ impl Pool {
         while let Some(kept) = self.pop() {
             match kept.verdict(link, now) {
                 None => {
-                    link.reused.fetch_add(1, Ordering::Relaxed);
+                    link.counts.reused.fetch_add(1, Ordering::Relaxed);
                     return Some(kept);
                 }
                 Some(why) => kept.close(why),
@@ -219,18 +221,20 @@ impl Pool {
 
     fn pop(&self) -> Option<Kept> {
         let kept = self.idle.borrow_mut().pop()?;
-        kept.permit.link.idle.fetch_sub(1, Ordering::Relaxed);
+        if let Some(link) = self.link.upgrade() {
+            link.idle.fetch_sub(1, Ordering::Relaxed);
+        }
         Some(kept)
     }
 
     fn give_back(&self, mut kept: Kept, now: Moment) {
         kept.since = now;
-        let link = Arc::clone(&kept.permit.link);
+        let Some(link) = self.link.upgrade() else { return kept.close(Close::Gone) };
         loop {
             let Some(waiter) = self.waiters.borrow_mut().pop_front() else { break };
             match waiter.send(kept) {
                 Ok(()) => {
-                    link.reused.fetch_add(1, Ordering::Relaxed);
+                    link.counts.reused.fetch_add(1, Ordering::Relaxed);
                     return;
                 }
                 Err(back) => kept = back,
@@ -251,7 +255,7 @@ impl Pool {
         self.idle.borrow_mut().retain_mut(|kept| match kept.verdict(link, now) {
             None => true,
             Some(why) => {
-                link.count_close(why);
+                link.counts.count_close(why);
                 link.idle.fetch_sub(1, Ordering::Relaxed);
                 closing.push(why);
                 false
@@ -272,14 +276,15 @@ impl Pool {
         });
         if !usable {
             if let Some(old) = shared.take() {
-                link.count_close(if old.sender.is_closed() { Close::Peer } else { Close::Age });
+                let why = if old.sender.is_closed() { Close::Peer } else { Close::Age };
+                link.counts.count_close(why);
             }
             *shared = Some(Shared::open(link).await?);
         }
         let Some(live) = shared.as_mut() else { return Err(Fault::ConnectFailed) };
         let reused = live.uses > 0;
         if reused {
-            link.reused.fetch_add(1, Ordering::Relaxed);
+            link.counts.reused.fetch_add(1, Ordering::Relaxed);
         }
         live.uses += 1;
         let connection =
@@ -290,8 +295,11 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        for kept in self.idle.get_mut().drain(..) {
-            kept.permit.link.idle.fetch_sub(1, Ordering::Relaxed);
+        while let Some(kept) = self.pop() {
+            kept.close(Close::Gone);
+        }
+        if let Some(shared) = self.shared.get_mut().take() {
+            shared.permit.counts.count_close(Close::Gone);
         }
     }
 }
@@ -303,7 +311,7 @@ impl Kept {
         let permit = Permit::new(link, Some(permit));
         // Connecting is rare and its state large (TLS): a request in progress should not carry it.
         let sender = Box::pin(connect::http1(link)).await?;
-        link.opened.fetch_add(1, Ordering::Relaxed);
+        link.counts.opened.fetch_add(1, Ordering::Relaxed);
         let now = clock::now();
         Ok(Self { sender, permit, uses: 0, born: now, since: now })
     }
@@ -324,7 +332,7 @@ impl Kept {
     }
 
     fn close(self, why: Close) {
-        self.permit.link.count_close(why);
+        self.permit.counts.count_close(why);
     }
 }
 
@@ -332,7 +340,7 @@ impl Shared {
     async fn open(link: &Arc<Link>) -> Result<Self, Fault> {
         let permit = Rc::new(Permit::new(link, None));
         let sender = Box::pin(connect::http2(link)).await?;
-        link.opened.fetch_add(1, Ordering::Relaxed);
+        link.counts.opened.fetch_add(1, Ordering::Relaxed);
         Ok(Self { sender, permit, uses: 0, born: clock::now() })
     }
 }
@@ -340,13 +348,15 @@ impl Shared {
 impl Permit {
     fn new(link: &Arc<Link>, permit: Option<OwnedSemaphorePermit>) -> Self {
         link.open.fetch_add(1, Ordering::Relaxed);
-        Self { link: Arc::clone(link), _permit: permit }
+        Self { link: Arc::downgrade(link), counts: Arc::clone(&link.counts), _permit: permit }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.link.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(link) = self.link.upgrade() {
+            link.open.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

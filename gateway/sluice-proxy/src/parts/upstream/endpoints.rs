@@ -12,7 +12,7 @@ use serde::Deserialize;
 use sluice_engine::balance::{self, Chooser};
 
 use crate::base::yaml::Place;
-use crate::lasting::link::{Link, Shape, Target, Tls};
+use crate::lasting::link::{Counts, Link, Shape, Target, Tls};
 use crate::lasting::retained::Retained;
 use crate::parts::env::Env;
 
@@ -42,6 +42,7 @@ pub(crate) struct Plan {
     talk: Talk,
     /// Last good addresses by name; kept over reloads.
     names: Arc<Names>,
+    counts: Arc<Counts>,
 }
 
 /// How all endpoints of an upstream are chosen and talked to.
@@ -117,7 +118,10 @@ impl Plan {
             return None;
         }
         let names = env.retained.cell(&format!("names of upstream {upstream}"), Names::default);
-        Some(Self { upstream: upstream.into(), entries, talk, names })
+        let counts = env
+            .retained
+            .cell(&format!("pools of upstream {upstream}"), || Counts::new(upstream.into()));
+        Some(Self { upstream: upstream.into(), entries, talk, names, counts })
     }
 
     /// Host names to resolve.
@@ -195,7 +199,8 @@ impl Plan {
             Host::Address(_) => address.to_string().into(),
             Host::Name(_) => format!("{}({})", entry.text, address.ip()).into(),
         };
-        let link = retained.cell(&link_name, || Link::new(Arc::clone(upstream), address, shape));
+        let link =
+            retained.cell(&link_name, || Link::new(Arc::clone(&self.counts), address, shape));
         Endpoint {
             label,
             host: HeaderValue::try_from(entry.text.as_ref())
