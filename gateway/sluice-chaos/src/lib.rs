@@ -41,6 +41,7 @@ mod ground;
 pub mod h2up;
 pub mod load;
 pub mod pki;
+mod ports;
 pub mod process;
 pub mod raw;
 pub mod record;

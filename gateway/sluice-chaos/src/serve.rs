@@ -4,12 +4,7 @@
 //! and every connection it accepted are closed before `stop` returns, so that a test may start the
 //! next one on the same address.
 
-use std::{
-    any::Any,
-    future::Future,
-    net::{SocketAddr, TcpListener as StdListener},
-    sync::Arc,
-};
+use std::{any::Any, future::Future, net::SocketAddr, sync::Arc};
 
 use rustls::ServerConfig;
 use tokio::{
@@ -19,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    ground,
+    ground, ports,
     watched::Watched,
     wire::{self, AnyWire},
 };
@@ -52,7 +47,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Listens at `at`, or at any free port of 127.0.0.1.
+    /// Listens at `at`, or at a free port of 127.0.0.1.
     pub(crate) fn start<F, Fut>(
         at: Option<SocketAddr>,
         tls: Option<Arc<ServerConfig>>,
@@ -100,10 +95,13 @@ impl Drop for Server {
 }
 
 fn listen(at: Option<SocketAddr>) -> (TcpListener, SocketAddr) {
-    let at = at.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-    assert!(at.ip().is_loopback(), "{at} is not a loopback address");
-    let listener =
-        StdListener::bind(at).unwrap_or_else(|error| panic!("cannot bind {at}: {error}"));
+    let listener = match at {
+        None => ports::listener(),
+        Some(at) => {
+            assert!(at.ip().is_loopback(), "{at} is not a loopback address");
+            ports::listener_at(at)
+        }
+    };
     listener.set_nonblocking(true).expect("a listener may be made non-blocking");
     let addr = listener.local_addr().expect("a bound listener has an address");
     let listener = ground::inside(|| TcpListener::from_std(listener));

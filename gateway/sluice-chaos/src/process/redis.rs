@@ -23,25 +23,30 @@ pub struct Redis {
     _folder: TempDir,
 }
 
-/// How often a port is tried that a stranger may have taken meanwhile.
+/// How often a start is tried, since a port may still be held, or be taken by a stranger.
 const TRIES: usize = 5;
 
 impl Redis {
     /// Starts a server on a free port.
     pub async fn start() -> Self {
-        let mut failure = String::new();
-        for _ in 0..TRIES {
-            match Self::try_start_on(free_port()).await {
-                Ok(redis) => return redis,
-                Err(error) => failure = error,
-            }
-        }
-        panic!("{failure}")
+        Self::persist(free_port).await
     }
 
     /// Starts a server on this port, such as that of one that was killed.
     pub async fn start_on(port: u16) -> Self {
-        Self::try_start_on(port).await.unwrap_or_else(|failure| panic!("{failure}"))
+        Self::persist(|| port).await
+    }
+
+    async fn persist(port: impl Fn() -> u16) -> Self {
+        let mut failure = String::new();
+        for _ in 0..TRIES {
+            match Self::try_start_on(port()).await {
+                Ok(redis) => return redis,
+                Err(error) => failure = error,
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{failure}")
     }
 
     async fn try_start_on(port: u16) -> Result<Self, String> {
