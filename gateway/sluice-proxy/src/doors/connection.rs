@@ -65,14 +65,23 @@ impl Session {
             let Ok(Ok(http2)) = tokio::time::timeout_at(limit, speaks_http2(&stream)).await else {
                 return;
             };
-            return if http2 { self.http2(stream).await } else { self.http1(stream).await };
+            // Boxed, so that a connection holds the state of what it speaks and not of all it could.
+            return if http2 {
+                Box::pin(self.http2(stream)).await
+            } else {
+                Box::pin(self.http1(stream)).await
+            };
         };
         let Ok(config) = tls.server.as_ref() else { return };
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(config));
-        match tokio::time::timeout_at(limit, acceptor.accept(stream)).await {
+        match tokio::time::timeout_at(limit, Box::pin(acceptor.accept(stream))).await {
             Ok(Ok(stream)) => {
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                if http2 { self.http2(stream).await } else { self.http1(stream).await }
+                if http2 {
+                    Box::pin(self.http2(stream)).await;
+                } else {
+                    Box::pin(self.http1(stream)).await;
+                }
             }
             Ok(Err(error)) => {
                 self.worker.shard.handshakes_failed.add(1);

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
 
 /// What a task is for.
@@ -60,20 +61,15 @@ impl Kind {
 /// Starts a task on this worker's own thread.
 pub(crate) fn local<F: Future<Output = ()> + 'static>(kind: Kind, future: F) -> JoinHandle<()> {
     let count = Count::of(kind);
-    tokio::task::spawn_local(async move {
-        let _count = count;
-        future.await;
-    })
+    // An async block would hold the future twice, once as captured and once as awaited.
+    tokio::task::spawn_local(future.map(move |()| drop(count)))
 }
 
 /// Starts a task of the control plane.
 pub(crate) fn control<F: Future<Output = ()> + Send + 'static>(future: F) -> JoinHandle<()> {
     let count = Count::of(Kind::Control);
     #[expect(clippy::disallowed_methods, reason = "the one home of spawn")]
-    tokio::spawn(async move {
-        let _count = count;
-        future.await;
-    })
+    tokio::spawn(future.map(move |()| drop(count)))
 }
 
 /// A task that is stopped when its owner goes.
@@ -100,9 +96,7 @@ where
     F: Future + 'static,
 {
     fn execute(&self, future: F) {
-        local(self.0, async move {
-            future.await;
-        });
+        local(self.0, future.map(drop));
     }
 }
 

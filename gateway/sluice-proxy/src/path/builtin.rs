@@ -1,11 +1,10 @@
 //! Services inside the gateway, so that it can be tried and probed without any other.
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 
+use super::pipeline::Inbound;
 use super::record::Record;
 use crate::base::body::Body;
 use crate::base::fault::Fault;
@@ -18,11 +17,10 @@ const MAX_ECHO: usize = 64 * 1024;
 pub(super) async fn serve(
     builtin: Builtin,
     record: &Record,
-    head: &Parts,
-    body: Incoming,
+    inbound: &mut Inbound,
 ) -> Result<Response<Body>, Fault> {
     match builtin {
-        Builtin::Echo => echo(record, head, body).await,
+        Builtin::Echo => echo(record, inbound).await,
         Builtin::Health => Ok(health(record.worker.draining.get())),
         #[cfg(debug_assertions)]
         #[expect(clippy::panic, reason = "its purpose; debug builds only")]
@@ -30,7 +28,9 @@ pub(super) async fn serve(
     }
 }
 
-async fn echo(record: &Record, head: &Parts, body: Incoming) -> Result<Response<Body>, Fault> {
+async fn echo(record: &Record, inbound: &mut Inbound) -> Result<Response<Body>, Fault> {
+    let Some(body) = inbound.body.take() else { return Err(Fault::Internal) };
+    let head = &inbound.head;
     let limited = Limited::new(body, MAX_ECHO).collect();
     let limit = crate::base::clock::deadline(record.cx.started.after(record.cx.peer.body_idle));
     let body = tokio::time::timeout_at(limit, limited)

@@ -7,12 +7,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use sluice_engine::breaker::{Outcome, Ticket};
 
 use super::admission::Wants;
+use super::pipeline::Inbound;
 use super::record::Record;
 use crate::base::body::{Body, Meter, Upload};
 use crate::base::clock::{self, Moment};
@@ -36,6 +36,8 @@ struct Journey<'a> {
     record: &'a mut Record,
     upstream: &'a Upstream,
     service: &'a Service,
+    /// What is sent next: the request itself, or after a failure what may be sent again.
+    request: Option<Request<Upload>>,
     wants: Wants,
     streaming: bool,
     /// When the head of the answer must be there; streaming routes have no such moment.
@@ -44,10 +46,19 @@ struct Journey<'a> {
 
 /// What one attempt came to.
 enum Attempt {
-    Answered(Box<Response<Incoming>>),
-    /// Nothing reached the service: any endpoint may be tried with the same request.
-    NotSent(Fault, Box<Request<Upload>>),
+    Answered(Response<Incoming>),
+    /// It may be tried once more.
+    Again(Fault, Retry),
     Failed(Fault),
+}
+
+/// How a second attempt differs from the first.
+#[derive(Clone, Copy)]
+enum Retry {
+    /// No connection could be made: another endpoint.
+    Elsewhere,
+    /// The close race: the same endpoint, but a connection of its own.
+    Fresh,
 }
 
 /// Sends the request to `service` and gives back its answer.
@@ -55,25 +66,28 @@ pub(crate) async fn send(
     record: &mut Record,
     upstream: &Upstream,
     service: &Service,
-    head: Parts,
-    body: Incoming,
+    inbound: &mut Inbound,
     wants: Wants,
 ) -> Result<Response<Body>, Fault> {
     let streaming = record.route().streaming;
     let limit = (!streaming).then(|| record.cx.started.after(service.timeouts.total.0));
-    let mut request = Request::from_parts(head, upload(record, body, streaming)?);
+    let mut request = Request::new(upload(record, inbound.body.take(), streaming)?);
+    std::mem::swap(request.method_mut(), &mut inbound.head.method);
+    std::mem::swap(request.uri_mut(), &mut inbound.head.uri);
+    std::mem::swap(request.headers_mut(), &mut inbound.head.headers);
     headers::introduce(request.headers_mut(), &record.cx);
     record.cx.timing.gateway = clock::now().saturating_since(record.cx.started);
-    let mut journey = Journey { record, upstream, service, wants, streaming, limit };
-    let answer = journey.attempts(request).await?;
+    let request = Some(request);
+    let mut journey = Journey { record, upstream, service, request, wants, streaming, limit };
+    let answer = journey.attempts().await?;
     journey.accept(answer)
 }
 
 /// The body as it is sent: counted, capped, and failing when the client stalls.
-fn upload(record: &mut Record, body: Incoming, streaming: bool) -> Result<Upload, Fault> {
-    if http_body::Body::is_end_stream(&body) {
+fn upload(record: &mut Record, body: Option<Incoming>, streaming: bool) -> Result<Upload, Fault> {
+    let Some(body) = body.filter(|body| !http_body::Body::is_end_stream(body)) else {
         return Ok(Upload::empty());
-    }
+    };
     let default = if streaming { u64::MAX } else { DEFAULT_BODY };
     let cap = record.cx.body_limit.unwrap_or(default);
     if http_body::Body::size_hint(&body).lower() > cap {
@@ -86,61 +100,54 @@ fn upload(record: &mut Record, body: Incoming, streaming: bool) -> Result<Upload
 }
 
 impl<'a> Journey<'a> {
-    async fn attempts(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, Fault> {
+    async fn attempts(&mut self) -> Result<Response<Incoming>, Fault> {
         let set = self.service.endpoints.load_full();
         let first = set.choose(&self.service.position, None).ok_or(Fault::NoEndpoint)?;
-        let (fault, request, avoid, fresh) = match self.attempt(&set, first, request, false).await?
-        {
-            (Attempt::Answered(answer), _) => return Ok(*answer),
-            (Attempt::Failed(fault), None) => return Err(fault),
-            // The close race: same endpoint, but a connection of its own.
-            (Attempt::Failed(fault), Some(copy)) => (fault, copy, None, true),
-            (Attempt::NotSent(fault, request), _) if fault == Fault::UpstreamReset => {
-                (fault, request, None, true)
-            }
-            (Attempt::NotSent(fault, request), _) => (fault, request, Some(first), false),
+        let (fault, retry) = match self.attempt(&set, first, false).await? {
+            Attempt::Answered(answer) => return Ok(answer),
+            Attempt::Failed(fault) => return Err(fault),
+            Attempt::Again(fault, retry) => (fault, retry),
         };
-        self.record.worker.shard.retries.add(1);
-        let second = match avoid {
-            None => first,
-            Some(failed) => match set.choose(&self.service.position, Some(failed)) {
-                Some(other) if other != failed => other,
+        let second = match retry {
+            Retry::Fresh => first,
+            Retry::Elsewhere => match set.choose(&self.service.position, Some(first)) {
+                Some(other) if other != first => other,
                 _ => return Err(fault),
             },
         };
-        match Box::pin(self.attempt(&set, second, *request, fresh)).await? {
-            (Attempt::Answered(answer), _) => Ok(*answer),
-            (Attempt::Failed(fault) | Attempt::NotSent(fault, _), _) => Err(fault),
+        self.record.worker.shard.retries.add(1);
+        let fresh = matches!(retry, Retry::Fresh);
+        match Box::pin(self.attempt(&set, second, fresh)).await? {
+            Attempt::Answered(answer) => Ok(answer),
+            Attempt::Failed(fault) | Attempt::Again(fault, _) => Err(fault),
         }
     }
 
-    /// One attempt, under the breaker. The second value is a copy of the request, if it may be sent
-    /// again after a failure.
+    /// One attempt, under the breaker.
     async fn attempt(
         &mut self,
         set: &EndpointSet,
         index: usize,
-        request: Request<Upload>,
         fresh: bool,
-    ) -> Result<(Attempt, Option<Box<Request<Upload>>>), Fault> {
+    ) -> Result<Attempt, Fault> {
         let endpoint = set.endpoints.get(index).ok_or(Fault::NoEndpoint)?;
         let mut permit = self.permit()?;
         self.record.cx.attempts += 1;
         self.record.cx.endpoint = Some(Arc::clone(&endpoint.label));
         self.record.in_flight = Some(endpoint.target.enter());
-        let (attempt, copy) = self.exchange(endpoint, request, fresh).await;
+        let attempt = self.exchange(endpoint, fresh).await;
         let worker = self.record.worker.index;
         match &attempt {
             Attempt::Answered(answer) => {
                 self.service.series.answered(worker, answer.status());
                 permit.record(judge(answer.status()));
             }
-            Attempt::NotSent(fault, _) | Attempt::Failed(fault) => {
+            Attempt::Again(fault, _) | Attempt::Failed(fault) => {
                 self.service.series.failed(worker, *fault);
                 permit.record(blame(*fault));
             }
         }
-        Ok((attempt, copy))
+        Ok(attempt)
     }
 
     fn permit(&mut self) -> Result<Permit<'a>, Fault> {
@@ -161,37 +168,34 @@ impl<'a> Journey<'a> {
         }
     }
 
-    async fn exchange(
-        &mut self,
-        endpoint: &Endpoint,
-        request: Request<Upload>,
-        fresh: bool,
-    ) -> (Attempt, Option<Box<Request<Upload>>>) {
+    async fn exchange(&mut self, endpoint: &Endpoint, fresh: bool) -> Attempt {
         let begun = clock::now();
         let worker = Rc::clone(&self.record.worker);
-        let leased =
-            match self.patience(begun).wait(worker.pools.lease(&endpoint.link, fresh)).await {
-                Some(Ok(lease)) => lease,
-                Some(Err(fault)) => return (Attempt::NotSent(fault, Box::new(request)), None),
-                None => return (Attempt::Failed(Fault::UpstreamTimeout), None),
-            };
+        let leased = self.patience(begun).wait(worker.pools.lease(&endpoint.link, fresh)).await;
+        let mut lease = match leased {
+            Some(Ok(lease)) => lease,
+            Some(Err(fault)) => return Attempt::Again(fault, Retry::Elsewhere),
+            None => return Attempt::Failed(Fault::UpstreamTimeout),
+        };
         let connected = clock::now();
-        let timing = &mut self.record.cx.timing;
-        timing.connect = connected.saturating_since(begun);
-        self.record.cx.reused = leased.reused;
-        let mut lease = leased;
-        let request =
-            headers::address(request, endpoint, self.service, &self.record.cx, self.wants);
-        let copy = if lease.reused && !fresh { replayable(&request) } else { None };
+        self.record.cx.timing.connect = connected.saturating_since(begun);
+        self.record.cx.reused = lease.reused;
+        let Some(mut request) = self.request.take() else {
+            return Attempt::Failed(Fault::Internal);
+        };
+        headers::address(&mut request, endpoint, self.service, &self.record.cx, self.wants);
+        if lease.reused && !fresh {
+            self.request = replayable(&request);
+        }
         let sent = self.patience(connected).wait(lease.send(request)).await;
         self.record.cx.timing.head = clock::now().saturating_since(connected);
         match sent {
             Some(Ok(answer)) => {
                 self.record.lease = Some(lease);
-                (Attempt::Answered(Box::new(answer)), None)
+                Attempt::Answered(answer)
             }
-            Some(Err(lost)) => self.lost(*lost, &lease, copy),
-            None => (Attempt::Failed(self.timeout()), None),
+            Some(Err(lost)) => self.lost(*lost, &lease),
+            None => Attempt::Failed(self.timeout()),
         }
     }
 
@@ -204,28 +208,27 @@ impl<'a> Journey<'a> {
     }
 
     /// Judges a request that got no answer.
-    fn lost(
-        &self,
-        mut lost: Lost,
-        lease: &Lease,
-        copy: Option<Box<Request<Upload>>>,
-    ) -> (Attempt, Option<Box<Request<Upload>>>) {
+    fn lost(&mut self, lost: Lost, lease: &Lease) -> Attempt {
         if let Some(fault) = self.record.cx.upload.as_ref().and_then(|meter| meter.fault.get()) {
-            return (Attempt::Failed(fault), None);
+            return Attempt::Failed(fault);
         }
+        if let Some(request) = lost.unsent {
+            self.request = Some(request);
+            return Attempt::Again(Fault::UpstreamReset, Retry::Fresh);
+        }
+        let refused = refused_stream(&lost.error);
         let died = lost.error.is_incomplete_message()
             || lost.error.is_canceled()
             || lost.error.is_closed()
             || is_reset(&lost.error);
-        if let Some(request) = lost.unsent.take() {
-            return (Attempt::NotSent(Fault::UpstreamReset, Box::new(request)), None);
+        if !died && !refused {
+            tracing::debug!(upstream = %self.upstream.name, error = %lost.error, "malformed answer");
+            return Attempt::Failed(Fault::UpstreamMalformed);
         }
-        if died || refused_stream(&lost.error) {
-            let again = if lease.reused || refused_stream(&lost.error) { copy } else { None };
-            return (Attempt::Failed(Fault::UpstreamReset), again);
+        if (lease.reused || refused) && self.request.is_some() {
+            return Attempt::Again(Fault::UpstreamReset, Retry::Fresh);
         }
-        tracing::debug!(upstream = %self.upstream.name, error = %lost.error, "malformed answer");
-        (Attempt::Failed(Fault::UpstreamMalformed), None)
+        Attempt::Failed(Fault::UpstreamReset)
     }
 
     /// A time limit ran out: was the service slow, or the client, who never finished its body?
@@ -249,12 +252,9 @@ impl<'a> Journey<'a> {
         }
         // An HTTP/1.0 answer turns hyper's connection into an HTTP/1.0 one, on which the next chunked
         // request would lose its body.
-        record.unusable =
-            head.version == Version::HTTP_10 || headers::is_framed_twice(&head.headers);
-        if let Some(lease) = &record.lease {
-            headers::learn_idle(&head.headers, lease.link());
-        }
-        headers::from_service(&mut head);
+        let old = head.version == Version::HTTP_10;
+        let framed_twice = headers::from_service(&mut head, record.lease.as_ref().map(Lease::link));
+        record.unusable = old || framed_twice;
         record.source = Source::Upstream;
         let idle = if self.streaming { STREAM_IDLE } else { self.service.timeouts.idle.0 };
         let answer = Response::from_parts(head, Body::stream(body, idle));
@@ -266,7 +266,7 @@ impl<'a> Journey<'a> {
 }
 
 /// A copy of a request that may be sent twice: a safe or idempotent method without a body.
-fn replayable(request: &Request<Upload>) -> Option<Box<Request<Upload>>> {
+fn replayable(request: &Request<Upload>) -> Option<Request<Upload>> {
     let idempotent = matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
@@ -279,7 +279,7 @@ fn replayable(request: &Request<Upload>) -> Option<Box<Request<Upload>>> {
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
-    Some(Box::new(copy))
+    Some(copy)
 }
 
 fn is_reset(error: &hyper::Error) -> bool {

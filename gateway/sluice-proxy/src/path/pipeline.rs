@@ -26,6 +26,13 @@ use crate::parts::filters::{Flow, check_announced, preflight};
 use crate::parts::upstream::Kind;
 use crate::snapshot::route::Route;
 
+/// A request as it came in; passed by reference, since every move of it would be a copy.
+pub(crate) struct Inbound {
+    pub(crate) head: Parts,
+    /// Taken by whoever reads it.
+    pub(crate) body: Option<Incoming>,
+}
+
 /// Handles one request; every way out of it is an answer.
 pub(crate) async fn handle(
     worker: Rc<Worker>,
@@ -37,10 +44,11 @@ pub(crate) async fn handle(
     let mut cx = Cx::begin(peer, clock::now(), view.settings.envelope);
     cx.forwarded_header = view.settings.forwarded_header;
     let mut record = Box::new(Record::new(cx, worker, view));
-    let (mut head, body) = request.into_parts();
-    note(&mut record, &mut head);
+    let (head, body) = request.into_parts();
+    let mut inbound = Inbound { head, body: Some(body) };
+    note(&mut record, &mut inbound.head);
     // A panic must cost its own request only; the record is consistent at every await.
-    let outcome = AssertUnwindSafe(run(&mut record, head, body)).catch_unwind().await;
+    let outcome = AssertUnwindSafe(run(&mut record, &mut inbound)).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|_| {
         record.worker.shard.panics.add(1);
         Err(Fault::Internal)
@@ -64,13 +72,10 @@ fn note(record: &mut Record, head: &mut Parts) {
     }
 }
 
-async fn run(
-    record: &mut Record,
-    mut head: Parts,
-    body: Incoming,
-) -> Result<Response<Body>, Fault> {
+async fn run(record: &mut Record, inbound: &mut Inbound) -> Result<Response<Body>, Fault> {
     let view = Rc::clone(&record.view);
-    let wants = match admission::admit(&mut record.cx, &mut head, &view)? {
+    let head = &mut inbound.head;
+    let wants = match admission::admit(&mut record.cx, head, &view)? {
         Admitted::Request(wants) => wants,
         Admitted::Server => return Ok(about_the_server()),
     };
@@ -79,21 +84,21 @@ async fn run(
     {
         logged.path = head.uri.path().to_owned();
     }
-    if let Some(answer) = answer_preflight(record, &head) {
+    if let Some(answer) = answer_preflight(record, head) {
         return Ok(answer);
     }
-    let missed = find(record, &head).err();
+    let missed = find(record, head).err();
     let route = record.route.and_then(|index| view.routes.get(index)).unwrap_or(&view.unmatched);
     for filter in &route.chain {
         record.passed += 1;
-        match filter.on_request(&mut record.cx, &mut head).await? {
+        match filter.on_request(&mut record.cx, head).await? {
             Flow::Next => {}
             Flow::Answer(answer) => return Ok(*answer),
         }
     }
     match missed {
         Some(fault) => Err(fault),
-        None => ask(record, route, head, body, wants).await,
+        None => ask(record, route, inbound, wants).await,
     }
 }
 
@@ -144,18 +149,17 @@ fn answer_preflight(record: &mut Record, head: &Parts) -> Option<Response<Body>>
 async fn ask(
     record: &mut Record,
     route: &Route,
-    head: Parts,
-    body: Incoming,
+    inbound: &mut Inbound,
     mut wants: Wants,
 ) -> Result<Response<Body>, Fault> {
     wants.websocket &= route.websocket;
     let Some(upstream) = &route.upstream else { return Err(Fault::NoRoute) };
     if let Some(limit) = record.cx.body_limit {
-        check_announced(&head, limit)?;
+        check_announced(&inbound.head, limit)?;
     }
     match &upstream.kind {
-        Kind::Builtin(kind) => Box::pin(builtin::serve(*kind, record, &head, body)).await,
-        Kind::Service(service) => forward::send(record, upstream, service, head, body, wants).await,
+        Kind::Builtin(kind) => Box::pin(builtin::serve(*kind, record, inbound)).await,
+        Kind::Service(service) => forward::send(record, upstream, service, inbound, wants).await,
     }
 }
 
@@ -229,5 +233,20 @@ impl matcher::Facts for Facts<'_> {
 
     fn client(&self) -> std::net::IpAddr {
         self.client
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_request_in_progress_stays_small() {
+        let bytes = size(handle);
+        assert!(bytes <= 4096, "the future of a request has {bytes} bytes");
     }
 }
