@@ -18,6 +18,7 @@ mod tokens;
 mod admission;
 mod cancel;
 mod configs;
+mod drain;
 mod filters;
 mod headers;
 mod panic;
