@@ -27,6 +27,7 @@ mod redis;
 mod reload;
 mod retry_race;
 mod routing;
+mod streaming;
 mod timeouts;
 mod traps;
 mod websocket;
