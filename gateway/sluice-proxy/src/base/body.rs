@@ -177,9 +177,11 @@ use http_body::Body as _;
 
 // === Upload ===
 
-/// A request body on its way to the service.
-pub(crate) struct Upload {
-    incoming: Option<Incoming>,
+/// A request body on its way to the service; many requests have none.
+pub(crate) struct Upload(Option<Sending>);
+
+struct Sending {
+    incoming: Incoming,
     idle: Duration,
     limit: u64,
     meter: Rc<Meter>,
@@ -202,14 +204,16 @@ pub(crate) struct Meter {
 impl Upload {
     /// No body.
     pub(crate) fn empty() -> Self {
-        Self { incoming: None, idle: Duration::ZERO, limit: 0, meter: Rc::default(), sleep: None }
+        Self(None)
     }
 
     /// A body of at most `limit` bytes that may pause for `idle` at most.
     pub(crate) fn stream(incoming: Incoming, limit: u64, idle: Duration, meter: Rc<Meter>) -> Self {
-        Self { incoming: Some(incoming), idle, limit, meter, sleep: None }
+        Self(Some(Sending { incoming, idle, limit, meter, sleep: None }))
     }
+}
 
+impl Sending {
     fn fail(&self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.meter.fault.set(Some(fault));
         Poll::Ready(Some(Err(fault.into())))
@@ -242,9 +246,8 @@ impl http_body::Body for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
-        let polled = Pin::new(incoming).poll_frame(cx);
+        let Some(this) = &mut self.0 else { return Poll::Ready(None) };
+        let polled = Pin::new(&mut this.incoming).poll_frame(cx);
         this.meter.waiting.set(polled.is_pending());
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
@@ -263,11 +266,14 @@ impl http_body::Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(http_body::Body::is_end_stream)
+        self.0.as_ref().is_none_or(|body| http_body::Body::is_end_stream(&body.incoming))
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
+        match &self.0 {
+            Some(body) => http_body::Body::size_hint(&body.incoming),
+            None => SizeHint::with_exact(0),
+        }
     }
 }
 
