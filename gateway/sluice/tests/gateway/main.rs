@@ -15,6 +15,7 @@
 mod support;
 mod tokens;
 
+mod admin;
 mod admission;
 mod cancel;
 mod configs;
