@@ -15,6 +15,7 @@
 mod support;
 mod tokens;
 
+mod access_log;
 mod admin;
 mod admission;
 mod cancel;
