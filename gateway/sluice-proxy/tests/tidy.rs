@@ -104,8 +104,11 @@ fn every_filter_has_its_page_and_its_golden() {
 /// All filters, from the schema, which is made from the table.
 fn filters() -> Vec<String> {
     let schema = sluice_proxy::config_schema();
-    let rows = schema["$defs"]["Declared"]["oneOf"].as_array().unwrap();
-    rows.iter().map(|row| row["required"][0].as_str().unwrap().to_owned()).collect()
+    let rows = schema.pointer("/$defs/Declared/oneOf").and_then(|rows| rows.as_array()).unwrap();
+    let name = |row: &serde_json::Value| {
+        row.pointer("/required/0").and_then(|name| name.as_str()).unwrap().to_owned()
+    };
+    rows.iter().map(name).collect()
 }
 
 // === Documents ===

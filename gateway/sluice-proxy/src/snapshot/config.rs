@@ -229,9 +229,7 @@ impl Config {
         let at = Place::root(root);
         read::<Keys>(&at, problems);
         missing(&at, problems);
-        if at.entries().next().is_none() {
-            return None;
-        }
+        at.entries().next()?;
         let mut sections = Sections { at, problems, broken: Vec::new() };
         let version = sections.read("version", || 1);
         if version != 1 {
