@@ -4,7 +4,7 @@
 //!
 //! A connection goes back only when the answer's last byte was read; anything else closes it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -44,6 +44,8 @@ pub(crate) struct Pool {
     waiters: RefCell<VecDeque<oneshot::Sender<Kept>>>,
     /// The one HTTP/2 connection, made by the first who needs it while others wait.
     shared: tokio::sync::Mutex<Option<Shared>>,
+    /// How many attempts at making it have failed, and how the last one did.
+    failed: Cell<(u64, Fault)>,
 }
 
 /// An HTTP/1 connection between requests.
@@ -202,6 +204,7 @@ impl Pool {
             idle: RefCell::default(),
             waiters: RefCell::default(),
             shared: tokio::sync::Mutex::new(None),
+            failed: Cell::new((0, Fault::ConnectFailed)),
         }
     }
 
@@ -263,9 +266,11 @@ impl Pool {
         });
     }
 
-    /// A handle on the one HTTP/2 connection, which is made anew when it is gone or worn out.
+    /// A handle on the one HTTP/2 connection, which is made anew when it is gone or worn out. Who
+    /// waited for an attempt that failed shares its failure, else each would wait for one of its own.
     async fn share(self: Rc<Self>, link: &Arc<Link>, fresh: bool) -> Result<Lease, Fault> {
         let pool = Rc::clone(&self);
+        let (failures, _) = self.failed.get();
         let mut shared = self.shared.lock().await;
         let now = clock::now();
         let usable = shared.as_ref().is_some_and(|shared| {
@@ -279,7 +284,12 @@ impl Pool {
                 let why = if old.sender.is_closed() { Close::Peer } else { Close::Age };
                 link.counts.count_close(why);
             }
-            *shared = Some(Shared::open(link).await?);
+            let (seen, fault) = self.failed.get();
+            if seen != failures {
+                return Err(fault);
+            }
+            let made = Shared::open(link).await;
+            *shared = Some(made.inspect_err(|fault| self.failed.set((seen + 1, *fault)))?);
         }
         let Some(live) = shared.as_mut() else { return Err(Fault::ConnectFailed) };
         let reused = live.uses > 0;

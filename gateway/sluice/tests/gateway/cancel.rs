@@ -66,6 +66,8 @@ async fn before_the_answer() {
     assert_eq!(gateway.metric("sluice_client_aborts_total").await, 1.0);
     assert_eq!(gateway.metric(r#"sluice_rejected_total{reason="client_gone"}"#).await, 1.0);
     assert_eq!(gateway.metric(r#"sluice_pool_closed_total{reason="abandoned"}"#).await, 1.0);
+    let tasks = r#"sluice_tasks{kind="upstream"}"#;
+    eventually("no task for the connection", async || gateway.metric(tasks).await == 0.0).await;
     assert_eq!(rogue.complaints(), Vec::<String>::new());
 }
 

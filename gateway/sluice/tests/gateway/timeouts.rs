@@ -31,6 +31,30 @@ async fn connecting() {
     assert_eq!(lines[0]["attempts"], 1, "there is no other endpoint");
 }
 
+/// Calls share one HTTP/2 connection, and so its making; they must not queue up for one attempt each.
+#[tokio::test]
+async fn many_calls_that_wait_for_one_connection() {
+    let deaf = Rogue::deaf();
+    let config = passing_with(deaf.addr(), "protocol: http2, timeouts: { connect: 500ms },", "");
+    let setup = Setup { workers: Some(1), ..Setup::default() };
+    let gateway = Gateway::start_with(&config, setup).await;
+    let calls: Vec<_> = (0..40)
+        .map(|_| {
+            let addr = gateway.http;
+            tokio::spawn(async move { raw::get(addr, "a", "/").await })
+        })
+        .collect();
+    let start = Instant::now();
+    for call in calls {
+        let answer = call.await.unwrap();
+        assert_eq!(
+            (answer.status, answer.json()["reason"].as_str()),
+            (504, Some("connect_timeout"))
+        );
+    }
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+}
+
 #[tokio::test]
 async fn connecting_to_another_endpoint_instead() {
     let (deaf, recorder) = (Rogue::deaf(), Recorder::start());
