@@ -294,11 +294,15 @@ fn is_reset(error: &hyper::Error) -> bool {
     false
 }
 
-/// HTTP/2 says that it did not process the stream (RFC 9113 section 8.7).
+/// HTTP/2 says that it did not process the stream, by a reset or by a farewell that leaves it out
+/// (RFC 9113 sections 8.7 and 6.8). Only the words of the error tell.
 fn refused_stream(error: &hyper::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
-        if inner.to_string().contains("refused stream") {
+        let said = inner.to_string();
+        if said.contains("refused stream")
+            || said.contains("connection error received: not a result of an error")
+        {
             return true;
         }
         source = inner.source();

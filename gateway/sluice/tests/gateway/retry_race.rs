@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
+use sluice_chaos::h2up::{H2Upstream, Mode};
 use sluice_chaos::recorder::Recorder;
-use sluice_chaos::rogue::{self, Head, Rogue};
+use sluice_chaos::rogue::{self, Conversation, Head, Rogue};
 
-use crate::configs::passing;
+use crate::configs::{passing, passing_with};
 use crate::support::{Gateway, Setup};
 
 /// One worker, so that a second request meets the kept connection of the first.
@@ -147,4 +148,66 @@ async fn a_new_connection_that_dies_is_a_failure_and_not_a_race() {
         );
         assert_eq!(rogue.connections(), 1);
     }
+}
+
+#[tokio::test]
+async fn an_http2_service_may_start_anew_between_requests() {
+    let well = || Mode::Answer(200, b"well".to_vec());
+    let mut service = H2Upstream::start(well());
+    let addr = service.addr();
+    let gateway = one_worker(&passing_with(addr, "protocol: http2,", "")).await;
+    let mut client = gateway.client().await;
+    for round in 0..10 {
+        for _ in 0..3 {
+            let answer = client.request("GET", "/", "a", &[], b"").await;
+            assert_eq!(answer.text(), "well", "{round}");
+        }
+        service.stop().await;
+        service = H2Upstream::setup().at(addr).mode(well()).start();
+    }
+}
+
+/// Serves the first stream of each connection; from the second one on it only says that it will not.
+async fn one_stream_only(mut talk: Conversation) {
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const SETTINGS_ACK: &[u8] = &[0, 0, 0, 4, 1, 0, 0, 0, 0];
+    /// `:status: 200` on stream 1, and no more.
+    const ANSWER: &[u8] = &[0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88];
+    /// NO_ERROR, the last stream being 1.
+    const FAREWELL: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+    let mut bytes = Vec::new();
+    talk.send([SETTINGS, SETTINGS_ACK].concat()).await;
+    let mut at = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
+    loop {
+        while let Some([a, b, c, kind, _, .., stream]) = bytes.get(at..at + 9) {
+            let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+            match (*kind, *stream) {
+                (1, 1) => drop(talk.send(ANSWER).await),
+                (1, _) => {
+                    talk.send(FAREWELL).await;
+                    return talk.drain().await;
+                }
+                _ => {}
+            }
+            at += 9 + length;
+        }
+        let piece = talk.read_some().await;
+        if piece.is_empty() {
+            return;
+        }
+        bytes.extend(piece);
+    }
+}
+
+/// RFC 9113 section 6.8: streams above the last one named were not processed.
+#[tokio::test]
+async fn a_stream_that_a_farewell_left_out_is_sent_again() {
+    let rogue = Rogue::start(one_stream_only);
+    let gateway = one_worker(&passing_with(rogue.addr(), "protocol: http2,", "")).await;
+    let mut client = gateway.client().await;
+    for turn in 0..5 {
+        let answer = client.request("GET", "/", "a", &[], b"").await;
+        assert_eq!(answer.status, 200, "{turn}: {answer:?}");
+    }
+    assert_eq!(rogue.connections(), 5);
 }
