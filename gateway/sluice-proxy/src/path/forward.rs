@@ -75,7 +75,7 @@ pub(crate) async fn send(
     std::mem::swap(request.method_mut(), &mut inbound.head.method);
     std::mem::swap(request.uri_mut(), &mut inbound.head.uri);
     std::mem::swap(request.headers_mut(), &mut inbound.head.headers);
-    headers::introduce(request.headers_mut(), &record.cx);
+    headers::introduce(request.headers_mut(), inbound.head.version, &record.cx);
     record.cx.timing.gateway = clock::now().saturating_since(record.cx.started);
     let request = Some(request);
     let mut journey = Journey { record, upstream, service, request, wants, streaming, limit };

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::Request;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
+use sluice_chaos::h2up::{H2Upstream, Mode};
 use sluice_chaos::recorder::{Answer, Recorder};
 use sluice_chaos::rogue::{self, Rogue};
 use sluice_chaos::{client, raw};
@@ -388,6 +389,58 @@ async fn an_answer_that_nobody_asked_for_closes_the_idle_connection() {
     }
 }
 
+#[tokio::test]
+async fn a_service_that_closes_its_connection_does_not_close_the_clients() {
+    let recorder = Recorder::answering(Answer::ok("bye").close());
+    let gateway = Gateway::start(&passing(recorder.addr())).await;
+    let mut client = gateway.client().await;
+    for _ in 0..5 {
+        let answer = client.request("GET", "/", "a", &[], b"").await;
+        assert_eq!((answer.text().as_str(), answer.header("connection")), ("bye", None));
+    }
+    assert_eq!(recorder.connections(), 5);
+}
+
+#[tokio::test]
+async fn interim_answers_end_at_the_gateway() {
+    let rogue = Rogue::start(rogue::interim_storm(40));
+    let gateway = Gateway::start(&passing(rogue.addr())).await;
+    let answer = gateway.get("/").await;
+    assert_eq!((answer.status, answer.text().as_str(), answer.interims.len()), (200, "ok", 0));
+}
+
+#[tokio::test]
+async fn answers_that_make_no_sense_are_a_bad_gateway() {
+    for answer in [
+        "HTTP/1.1 999 What\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 abc OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nBad Name: x\r\nContent-Length: 0\r\n\r\n",
+        "SSH-2.0-OpenSSH_9.2\r\n\r\n",
+    ] {
+        let rogue = Rogue::start(rogue::answer(answer));
+        let gateway = Gateway::start(&passing(rogue.addr())).await;
+        let got = gateway.get("/").await;
+        assert_eq!(
+            (got.status, got.json()["reason"].as_str()),
+            (502, Some("upstream_malformed")),
+            "{answer}"
+        );
+        assert_eq!(got.header("proxy-status"), Some("sluice; error=http_protocol_error"));
+        assert_eq!(rogue.connections(), 1, "{answer}");
+    }
+    for script in [
+        rogue::many_headers(150),
+        rogue::answer(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(70_000))),
+    ] {
+        let rogue = Rogue::start(script);
+        let gateway = Gateway::start(&passing(rogue.addr())).await;
+        let got = gateway.get("/").await;
+        assert_eq!((got.status, got.json()["reason"].as_str()), (502, Some("upstream_malformed")));
+    }
+}
+
 // === Trailers ===
 
 #[tokio::test]
@@ -428,4 +481,45 @@ async fn trailers_of_a_request_cannot_pose_as_header_fields() {
     assert_eq!((seen.text().as_str(), seen.complete), ("hi", true));
     assert_eq!(seen.trailers, []);
     assert_eq!(seen.header("authorization"), None);
+}
+
+#[tokio::test]
+async fn trailers_of_a_grpc_request_reach_the_service() {
+    let service = H2Upstream::start(Mode::GrpcUnary);
+    let gateway = Gateway::start(&passing_with(service.addr(), "protocol: http2,", "")).await;
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("grpc-trace-bin", http::HeaderValue::from_static("AAA"));
+    trailers.insert("authorization", http::HeaderValue::from_static("Bearer evil"));
+    let body = Full::new(client::frame(b"hello")).with_trailers(async { Some(Ok(trailers)) });
+    let request = Request::post("/pkg.Echo/Say").header("content-type", "application/grpc");
+    let (head, ..) = client::h2c(gateway.http).await.send(request.body(body).unwrap()).await;
+    assert_eq!(head.status, 200);
+    let seen = &service.wait_for(1).await[0];
+    assert_eq!(seen.trailers, [("grpc-trace-bin".to_owned(), "AAA".to_owned())]);
+    assert!(seen.complete);
+}
+
+/// RFC 9110 section 10.1.4: a hop that sends TE says so in Connection.
+#[tokio::test]
+async fn the_wish_for_trailers_is_nominated() {
+    let recorder = Recorder::start();
+    let gateway = Gateway::start(&passing(recorder.addr())).await;
+    let headers = [("TE", "trailers, deflate"), ("Connection", "TE")];
+    assert_eq!(from([127, 0, 0, 1], &gateway, &headers).await.status, 200);
+    let seen = &recorder.wait_for(1).await[0];
+    assert_eq!((seen.all("te"), seen.all("connection")), (vec!["trailers"], vec!["te"]));
+}
+
+/// RFC 9110 section 7.6.3: Via names the version in which a message was received.
+#[tokio::test]
+async fn via_tells_how_the_request_came() {
+    let recorder = Recorder::start();
+    let gateway = Gateway::start(&passing(recorder.addr())).await;
+    raw::exchange(gateway.http, "GET / HTTP/1.0\r\n\r\n").await;
+    gateway.get("/").await;
+    client::h2c(gateway.http).await.send(client::get("/")).await;
+    let seen = recorder.wait_for(3).await;
+    for (request, version) in seen.iter().zip(["1.0 ", "1.1 ", "2.0 "]) {
+        assert!(request.header("via").unwrap().starts_with(version), "{request:?}");
+    }
 }

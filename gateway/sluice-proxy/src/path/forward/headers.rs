@@ -46,7 +46,8 @@ pub(super) fn address(
     let length_known = http_body::Body::is_end_stream(request.body())
         || request.headers().contains_key(CONTENT_LENGTH);
     let headers = request.headers_mut();
-    if wants.trailers {
+    let trailers = wants.trailers && !wants.websocket;
+    if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     match service.protocol {
@@ -54,6 +55,10 @@ pub(super) fn address(
             if wants.websocket {
                 headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
                 headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            }
+            if trailers {
+                // RFC 9110 section 10.1.4: the wish ends at the next hop and has to say so.
+                headers.insert(CONNECTION, HeaderValue::from_static("te"));
             }
             if !length_known {
                 // Without it hyper sends a GET's body not at all.
@@ -74,7 +79,7 @@ pub(super) fn address(
 
 /// Says who asked and that the request came this way, once however many attempts are made. What an
 /// untrusted client said about this has been removed before.
-pub(super) fn introduce(headers: &mut HeaderMap, cx: &Cx) {
+pub(super) fn introduce(headers: &mut HeaderMap, version: Version, cx: &Cx) {
     let peer = &cx.peer;
     // Growing once is cheaper than with every field.
     headers.reserve(INTRODUCED);
@@ -108,7 +113,7 @@ pub(super) fn introduce(headers: &mut HeaderMap, cx: &Cx) {
     if cx.forwarded_header {
         headers.append(FORWARDED, forwarded(cx));
     }
-    headers.append(VIA, via(cx.http1));
+    headers.append(VIA, via(version));
 }
 
 /// One element of RFC 7239: the peer it came from, the host it asked for, and over what.
@@ -135,14 +140,18 @@ fn client_value(cx: &Cx) -> HeaderValue {
 }
 
 /// RFC 9110 section 7.6.3: the version in which we received the request, and who we are.
-fn via(http1: bool) -> HeaderValue {
-    static VALUES: std::sync::OnceLock<[HeaderValue; 2]> = std::sync::OnceLock::new();
+fn via(version: Version) -> HeaderValue {
+    static VALUES: std::sync::OnceLock<[HeaderValue; 3]> = std::sync::OnceLock::new();
     let make = |version: &str| {
         HeaderValue::try_from(format!("{version} {}", instance()))
             .unwrap_or_else(|_| HeaderValue::from_static("1.1 sluice"))
     };
-    let [one, two] = VALUES.get_or_init(|| [make("1.1"), make("2.0")]);
-    if http1 { one.clone() } else { two.clone() }
+    let [zero, one, two] = VALUES.get_or_init(|| ["1.0", "1.1", "2.0"].map(make));
+    match version {
+        Version::HTTP_10 => zero.clone(),
+        Version::HTTP_2 => two.clone(),
+        _ => one.clone(),
+    }
 }
 
 /// HTTP/2 wants scheme and authority in the target. A URI that cannot be built keeps its path, and
