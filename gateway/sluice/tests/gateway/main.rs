@@ -18,6 +18,7 @@ mod tokens;
 mod access_log;
 mod admin;
 mod admission;
+mod answers;
 mod cancel;
 mod configs;
 mod drain;
