@@ -25,6 +25,7 @@ mod drain;
 mod filters;
 mod grpc;
 mod headers;
+mod long;
 mod panic;
 mod redis;
 mod reload;
