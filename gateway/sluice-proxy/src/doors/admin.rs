@@ -244,7 +244,7 @@ mod tests {
             headers.insert(HOST, HeaderValue::try_from(host).unwrap());
             is_local(&headers)
         };
-        for good in ["127.0.0.1:9901", "localhost", "LOCALHOST:1", "[::1]:9901", "::1"] {
+        for good in ["127.0.0.1:9901", "localhost", "LOCALHOST:1", "[::1]:9901", "[::1]"] {
             assert!(with(good), "{good}");
         }
         for bad in ["evil.example:9901", "10.0.0.1", "127.0.0.1.evil.io", ""] {

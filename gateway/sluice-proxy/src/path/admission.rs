@@ -419,7 +419,9 @@ mod tests {
             headers.insert(name, HeaderValue::from_static("1"));
         }
         remove_nominated(&mut headers).unwrap();
-        let left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(left, ["connection", "authorization", "x-c"]);
+        // Removing a field changes the order of others.
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["authorization", "connection", "x-c"]);
     }
 }
