@@ -237,7 +237,8 @@ impl<'a> Compiler<'a> {
     }
 
     fn unused(&mut self, at: &Place<'_>) {
-        if self.config.is_broken("routes") {
+        // A misspelt name in a route is told already; that nobody names the right one follows from it.
+        if self.env.problems.has_errors() {
             return;
         }
         for name in self.config.upstreams.keys() {
