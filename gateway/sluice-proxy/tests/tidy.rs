@@ -141,12 +141,13 @@ fn the_shipped_table_is_fine_without_a_warning() {
 }
 
 #[test]
-fn generated_documents_are_in_step() {
+fn what_is_made_from_something_else_is_in_step() {
     let schema = serde_json::to_string_pretty(&sluice_proxy::config_schema()).unwrap();
     for (path, wanted) in [
         ("docs/faults.md", sluice_proxy::faults_markdown()),
         ("docs/reference/config.md", sluice_proxy::config_reference()),
         ("docs/schema/routes.schema.json", format!("{schema}\n")),
+        ("gateway/sluice/src/routes.yaml", read(&root().join("routes.yaml"))),
     ] {
         let file = root().join(path);
         if std::env::var_os("UPDATE_GOLDEN").is_some() {

@@ -8,7 +8,8 @@ use crate::cli;
 
 const LOCAL: &str = "routes.yaml";
 const SYSTEM: &str = "/etc/sluice/routes.yaml";
-const EMBEDDED: &str = include_str!("../../../routes.yaml");
+/// A copy of the table at the root, so that whoever edits that one need not build anew.
+const EMBEDDED: &str = include_str!("routes.yaml");
 
 /// The config to use: the one named, else the first that is there, else the one in the program.
 pub(crate) fn origin(config: &cli::Config) -> Origin {
