@@ -15,8 +15,7 @@ use tokio::sync::mpsc;
 
 use super::input::{Environment, Origin, Values};
 use super::listeners;
-use super::shared::Shared;
-use super::thread::Command;
+use super::shared::{Command, Shared};
 use crate::base::clock;
 use crate::base::problem::{Problems, render};
 use crate::base::yaml::Source;

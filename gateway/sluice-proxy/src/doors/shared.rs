@@ -1,13 +1,13 @@
 //! What all threads of one gateway share.
 
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::thread::Command;
 use crate::base::clock;
-use crate::lasting::telemetry::access::Writer;
+use crate::lasting::telemetry::access::{Log, Writer};
 use crate::snapshot::compile::Workshop;
 use crate::snapshot::live::Live;
 
@@ -19,6 +19,22 @@ pub(crate) struct Shared {
     /// Where to send commands to each worker.
     pub(crate) workers: Mutex<Vec<UnboundedSender<Command>>>,
     pub(crate) log: Mutex<Option<Arc<Writer>>>,
+}
+
+/// What a worker can be told.
+pub(crate) enum Command {
+    /// Accept on these sockets too; each belongs to the listener of that name.
+    Listen(Vec<(Arc<str>, TcpListener)>),
+    /// Accept no more for these listeners; open connections stay.
+    Unlisten(Vec<Arc<str>>),
+    /// Write the access log there from now on.
+    Log(Option<Log>),
+    /// Give up an idle connection of this link, if there is one.
+    Yield(u64),
+    /// Answers ask clients to come back on a new connection.
+    Farewell,
+    /// Accept no more, finish what is open.
+    Drain,
 }
 
 /// Facts for readiness, metrics and operators.

@@ -8,8 +8,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::shared::Shared;
-use super::thread::Command;
+use super::shared::{Command, Shared};
 use crate::base::clock;
 
 /// How often open connections are counted while draining.

@@ -2,7 +2,6 @@
 //! by commands and shares nothing with other workers but cells.
 
 use std::collections::HashMap;
-use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,32 +12,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::accept;
-use super::shared::Shared;
+use super::shared::{Command, Shared};
 use crate::base::clock;
 use crate::lasting::pool::Pools;
 use crate::lasting::tasks::{self, Kind};
-use crate::lasting::telemetry::access::Log;
 use crate::path::worker::Worker;
 
 /// Polls between two looks at the sockets: measured to be cheaper than tokio's 61 under load.
 const EVENT_INTERVAL: u32 = 256;
 const TICK: Duration = Duration::from_millis(250);
-
-/// What a worker can be told.
-pub(crate) enum Command {
-    /// Accept on these sockets too; each belongs to the listener of that name.
-    Listen(Vec<(Arc<str>, TcpListener)>),
-    /// Accept no more for these listeners; open connections stay.
-    Unlisten(Vec<Arc<str>>),
-    /// Write the access log there from now on.
-    Log(Option<Log>),
-    /// Give up an idle connection of this link, if there is one.
-    Yield(u64),
-    /// Answers ask clients to come back on a new connection.
-    Farewell,
-    /// Accept no more, finish what is open.
-    Drain,
-}
 
 /// Runs a worker until the program ends.
 pub(crate) fn run(

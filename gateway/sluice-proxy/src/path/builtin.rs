@@ -4,8 +4,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 
-use super::pipeline::Inbound;
-use super::record::Record;
+use super::record::{Inbound, Record};
 use crate::base::body::Body;
 use crate::base::fault::Fault;
 use crate::parts::upstream::Builtin;

@@ -12,8 +12,7 @@ use hyper::body::Incoming;
 use sluice_engine::breaker::{Outcome, Ticket};
 
 use super::admission::Wants;
-use super::pipeline::Inbound;
-use super::record::Record;
+use super::record::{Inbound, Record};
 use crate::base::body::{Body, Meter, Upload};
 use crate::base::clock::{self, Moment};
 use crate::base::fault::Fault;

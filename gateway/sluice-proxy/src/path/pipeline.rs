@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use sluice_engine::matcher::{self, Found, Match};
 
 use super::admission::{self, Admitted, Wants};
-use super::record::Record;
+use super::record::{Inbound, Record};
 use super::worker::Worker;
 use super::{builtin, forward};
 use crate::base::body::Body;
@@ -25,13 +25,6 @@ use crate::lasting::telemetry::metrics;
 use crate::parts::filters::{Flow, check_announced, preflight};
 use crate::parts::upstream::Kind;
 use crate::snapshot::route::Route;
-
-/// A request as it came in; passed by reference, since every move of it would be a copy.
-pub(crate) struct Inbound {
-    pub(crate) head: Parts,
-    /// Taken by whoever reads it.
-    pub(crate) body: Option<Incoming>,
-}
 
 /// Handles one request; every way out of it is an answer.
 pub(crate) async fn handle(

@@ -6,6 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::StatusCode;
+use http::request::Parts;
+use hyper::body::Incoming;
 
 use super::worker::{View, Worker};
 use crate::base::body::{End, Ending};
@@ -17,6 +19,13 @@ use crate::lasting::pool::Lease;
 use crate::lasting::telemetry::access::Line;
 use crate::lasting::telemetry::metrics::Source;
 use crate::snapshot::route::Route;
+
+/// A request as it came in; passed by reference, since every move of it would be a copy.
+pub(crate) struct Inbound {
+    pub(crate) head: Parts,
+    /// Taken by whoever reads it.
+    pub(crate) body: Option<Incoming>,
+}
 
 /// The record of one request.
 pub(crate) struct Record {
