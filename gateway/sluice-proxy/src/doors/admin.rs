@@ -211,7 +211,9 @@ fn is_local(headers: &HeaderMap) -> bool {
         if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host }
     });
     let bare = name.trim_start_matches('[').trim_end_matches(']');
+    // Without brackets the end of an IPv6 address looks like a port.
     bare.eq_ignore_ascii_case("localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
         || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
