@@ -211,6 +211,9 @@ impl<'a> Journey<'a> {
         if let Some(fault) = self.record.cx.upload.as_ref().and_then(|meter| meter.fault.get()) {
             return Attempt::Failed(fault);
         }
+        if is_tls(&lost.error) {
+            return Attempt::Failed(Fault::UpstreamTls);
+        }
         if let Some(request) = lost.unsent {
             self.request = Some(request);
             return Attempt::Again(Fault::UpstreamReset, Retry::Fresh);
@@ -287,6 +290,19 @@ fn is_reset(error: &hyper::Error) -> bool {
     while let Some(inner) = source {
         if let Some(io) = inner.downcast_ref::<std::io::Error>() {
             return matches!(io.kind(), BrokenPipe | ConnectionAborted | ConnectionReset);
+        }
+        source = inner.source();
+    }
+    false
+}
+
+/// With TLS 1.3 a service objects to our certificate only after the handshake, to the first read.
+fn is_tls(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        let io = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if inner.is::<rustls::Error>() || io.is_some_and(|cause| cause.is::<rustls::Error>()) {
+            return true;
         }
         source = inner.source();
     }
