@@ -12,3 +12,4 @@ pub(crate) mod shared;
 pub(crate) mod stop;
 pub(crate) mod thread;
 pub(crate) mod token;
+mod watch;

@@ -4,18 +4,17 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
 use super::input::{Environment, Origin, Values};
 use super::listeners;
 use super::shared::{Command, Shared};
+use super::watch::Watch;
 use crate::base::clock;
 use crate::base::problem::{Problems, render};
 use crate::base::yaml::Source;
@@ -105,7 +104,7 @@ impl Reloader {
     /// Reloads on every change and on demand, until the program ends.
     pub(crate) async fn run(mut self, mut demands: mpsc::Receiver<()>) {
         let (changes, mut changed) = mpsc::channel(1);
-        let mut watch = Watch::start(&self.files(), changes.clone());
+        let mut watch = Watch::start(self.files(), changes.clone());
         loop {
             let forced = tokio::select! {
                 demand = demands.recv() => match demand { Some(()) => true, None => return },
@@ -119,7 +118,7 @@ impl Reloader {
                 settle(&mut changed).await;
             }
             self.reload().await;
-            watch = watch.follow(&self.files(), &changes);
+            watch = watch.follow(self.files(), &changes);
         }
     }
 
@@ -302,56 +301,4 @@ async fn settle(changed: &mut mpsc::Receiver<()>) {
             _ => return,
         }
     }
-}
-
-/// A watch on the folders of some files: editors rename over a file and Kubernetes swaps a link, so
-/// that a watch on the file itself would see nothing.
-struct Watch {
-    folders: Vec<PathBuf>,
-    _watcher: Option<notify::RecommendedWatcher>,
-}
-
-impl Watch {
-    fn start(files: &[PathBuf], changes: mpsc::Sender<()>) -> Self {
-        let folders = folders(files);
-        let tell = move |event: notify::Result<notify::Event>| {
-            // That a file was opened or read is no news; our own looks would never end.
-            let reading = event.is_ok_and(|event| {
-                matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write))
-            });
-            if !reading {
-                // Full means that a look is due already.
-                let _ = changes.try_send(());
-            }
-        };
-        let watcher = notify::recommended_watcher(tell).and_then(|mut watcher| {
-            for folder in &folders {
-                watcher.watch(folder, RecursiveMode::NonRecursive)?;
-            }
-            Ok(watcher)
-        });
-        let watcher = watcher
-            .inspect_err(
-                |error| tracing::warn!(%error, "cannot watch files; comparing them every 5s"),
-            )
-            .ok();
-        Self { folders, _watcher: watcher }
-    }
-
-    fn follow(self, files: &[PathBuf], changes: &mpsc::Sender<()>) -> Self {
-        if self.folders == folders(files) { self } else { Self::start(files, changes.clone()) }
-    }
-}
-
-fn folders(files: &[PathBuf]) -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> = files
-        .iter()
-        .filter_map(|file| match file.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => Some(Path::new(".").to_owned()),
-            parent => parent.map(Path::to_owned),
-        })
-        .collect();
-    folders.sort();
-    folders.dedup();
-    folders
 }
