@@ -85,7 +85,8 @@ async fn each_request_has_one_line_with_all_that_is_known() {
         "reused",
     ];
     let mut found = keys(line);
-    (expected.sort_unstable(), found.sort_unstable());
+    expected.sort_unstable();
+    found.sort_unstable();
     assert_eq!(found, expected);
     assert_eq!(
         (line["listener"].as_str(), line["route"].as_str(), line["upstream"].as_str()),
