@@ -33,5 +33,6 @@ mod retry_race;
 mod routing;
 mod streaming;
 mod timeouts;
+mod tls;
 mod traps;
 mod websocket;

@@ -1,0 +1,6 @@
+//! TLS on both sides: which certificate a client gets, how it is replaced, and whom the gateway
+//! itself trusts.
+
+mod clients;
+mod replaced;
+mod services;
