@@ -51,7 +51,7 @@ pub(crate) struct Pool {
 /// An HTTP/1 connection between requests.
 struct Kept {
     sender: hyper::client::conn::http1::SendRequest<Upload>,
-    permit: Permit,
+    permit: Rc<Permit>,
     uses: u64,
     born: Moment,
     since: Moment,
@@ -318,9 +318,9 @@ impl Drop for Pool {
 
 impl Kept {
     async fn open(link: &Arc<Link>, permit: OwnedSemaphorePermit) -> Result<Self, Fault> {
-        let permit = Permit::new(link, Some(permit));
+        let permit = Rc::new(Permit::new(link, Some(permit)));
         // Connecting is rare and its state large (TLS): a request in progress should not carry it.
-        let sender = Box::pin(connect::http1(link)).await?;
+        let sender = Box::pin(connect::http1(link, Rc::clone(&permit))).await?;
         link.counts.opened.fetch_add(1, Ordering::Relaxed);
         let now = clock::now();
         Ok(Self { sender, permit, uses: 0, born: now, since: now })
@@ -349,7 +349,7 @@ impl Kept {
 impl Shared {
     async fn open(link: &Arc<Link>) -> Result<Self, Fault> {
         let permit = Rc::new(Permit::new(link, None));
-        let sender = Box::pin(connect::http2(link)).await?;
+        let sender = Box::pin(connect::http2(link, Rc::clone(&permit))).await?;
         link.counts.opened.fetch_add(1, Ordering::Relaxed);
         Ok(Self { sender, permit, uses: 0, born: clock::now() })
     }

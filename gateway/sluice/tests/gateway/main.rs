@@ -35,4 +35,5 @@ mod streaming;
 mod timeouts;
 mod tls;
 mod traps;
+mod upstreams;
 mod websocket;

@@ -1,6 +1,8 @@
 //! Opens a connection to a service: TCP, TLS where the shape says so, and hyper's client on top. Each
-//! step has the shape's connect timeout.
+//! step has the shape's connect timeout. The task that drives a connection holds its permit, so that
+//! one counts until its socket is closed, whoever let go of it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use tokio::net::TcpStream;
 
 use super::super::link::{Link, Tls};
 use super::super::tasks::{self, Kind, Local};
+use super::Permit;
 use crate::base::body::Upload;
 use crate::base::clock;
 use crate::base::fault::Fault;
@@ -25,19 +28,25 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn http1(link: &Arc<Link>) -> Result<http1::SendRequest<Upload>, Fault> {
+pub(super) async fn http1(
+    link: &Arc<Link>,
+    permit: Rc<Permit>,
+) -> Result<http1::SendRequest<Upload>, Fault> {
     let stream = tcp(link).await?;
     match &link.shape.tls {
-        None => handshake1(stream).await,
-        Some(tls) => handshake1(secure(link, tls, stream).await?).await,
+        None => handshake1(stream, permit).await,
+        Some(tls) => handshake1(secure(link, tls, stream).await?, permit).await,
     }
 }
 
-pub(super) async fn http2(link: &Arc<Link>) -> Result<http2::SendRequest<Upload>, Fault> {
+pub(super) async fn http2(
+    link: &Arc<Link>,
+    permit: Rc<Permit>,
+) -> Result<http2::SendRequest<Upload>, Fault> {
     let stream = tcp(link).await?;
     match &link.shape.tls {
-        None => handshake2(stream).await,
-        Some(tls) => handshake2(secure(link, tls, stream).await?).await,
+        None => handshake2(stream, permit).await,
+        Some(tls) => handshake2(secure(link, tls, stream).await?, permit).await,
     }
 }
 
@@ -76,7 +85,7 @@ async fn within<F: Future>(link: &Link, step: F) -> Result<F::Output, Fault> {
     tokio::time::timeout_at(limit, step).await.map_err(|_| Fault::ConnectTimeout)
 }
 
-async fn handshake1<I>(io: I) -> Result<http1::SendRequest<Upload>, Fault>
+async fn handshake1<I>(io: I, permit: Rc<Permit>) -> Result<http1::SendRequest<Upload>, Fault>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -90,11 +99,12 @@ where
     tasks::local(Kind::Upstream, async move {
         // Its failure is told to the request that is on it.
         let _ = connection.with_upgrades().await;
+        drop(permit);
     });
     Ok(sender)
 }
 
-async fn handshake2<I>(io: I) -> Result<http2::SendRequest<Upload>, Fault>
+async fn handshake2<I>(io: I, permit: Rc<Permit>) -> Result<http2::SendRequest<Upload>, Fault>
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -110,6 +120,7 @@ where
         .map_err(|_| Fault::ConnectFailed)?;
     tasks::local(Kind::Upstream, async move {
         let _ = connection.await;
+        drop(permit);
     });
     Ok(sender)
 }
