@@ -21,6 +21,7 @@ mod admission;
 mod answers;
 mod cancel;
 mod configs;
+mod discovery;
 mod drain;
 mod filters;
 mod grpc;
