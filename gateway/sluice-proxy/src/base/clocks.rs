@@ -5,7 +5,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub(crate) struct Clocks {
     head_since: AtomicU64,
     /// Since when a write has been stuck; 0 if none is.
     stuck_since: AtomicU64,
+    /// Whether bytes may come that belong to no request, as HTTP/2's control frames do.
+    framed: AtomicBool,
 }
 
 /// Why a connection has to end.
@@ -48,6 +50,12 @@ impl Clocks {
         let clocks = Self::default();
         clocks.idle_since.store(clock::now().nanos().max(1), Ordering::Relaxed);
         Arc::new(clocks)
+    }
+
+    /// HTTP/2 is spoken: an answered ping or an opened window is neither the start of a head nor a sign
+    /// of use, so only the idle clock runs between requests.
+    pub(crate) fn expect_frames(&self) {
+        self.framed.store(true, Ordering::Relaxed);
     }
 
     /// A request's head is complete.
@@ -89,7 +97,7 @@ impl Clocks {
     }
 
     fn note_read(&self) {
-        if self.idle_since.load(Ordering::Relaxed) != 0 {
+        if self.idle_since.load(Ordering::Relaxed) != 0 && !self.framed.load(Ordering::Relaxed) {
             self.idle_since.store(0, Ordering::Relaxed);
             self.head_since.store(clock::now().nanos().max(1), Ordering::Relaxed);
         }
@@ -158,10 +166,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Flushed after the last write only, so its success is the end of being stuck.
         let polled = Pin::new(&mut self.stream).poll_flush(cx);
-        if polled.is_pending() {
-            self.clocks.note_write(true);
-        }
+        self.clocks.note_write(polled.is_pending());
         polled
     }
 
@@ -209,5 +216,41 @@ mod tests {
         assert_eq!(clocks.look(at(40), &LIMITS), Err(Expired::Stalled));
         clocks.note_write(false);
         assert!(clocks.look(at(40), &LIMITS).is_ok());
+    }
+
+    /// Takes every byte, and gets rid of none before the second flush.
+    #[derive(Default)]
+    struct SlowFlush(u32);
+
+    impl AsyncWrite for SlowFlush {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.0 += 1;
+            if self.0 == 1 { Poll::Pending } else { Poll::Ready(Ok(())) }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_flush_that_succeeds_late_leaves_no_clock_running() {
+        let clocks = Arc::new(Clocks::default());
+        let mut stream = Watched::new(SlowFlush::default(), Arc::clone(&clocks));
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        assert!(Pin::new(&mut stream).poll_write(cx, b"tail").is_ready());
+        assert!(Pin::new(&mut stream).poll_flush(cx).is_pending());
+        let later = clock::now().after(LIMITS.write);
+        assert_eq!(clocks.look(later, &LIMITS), Err(Expired::Stalled));
+        assert!(Pin::new(&mut stream).poll_flush(cx).is_ready());
+        assert!(clocks.look(later, &LIMITS).is_ok(), "cut although everything was written");
     }
 }

@@ -121,6 +121,7 @@ impl Session {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
+        self.peer.clocks.expect_frames();
         let io = TokioIo::new(Watched::new(stream, Arc::clone(&self.peer.clocks)));
         let (worker, peer) = (Rc::clone(&self.worker), Rc::clone(&self.peer));
         let service = service_fn(move |request: Request<Incoming>| {

@@ -52,8 +52,11 @@ pub(crate) fn bind(
             address: listener.address,
             error,
         };
-        // SO_REUSEPORT would let two gateways share a port by accident; a plain bind finds out.
-        probe(listener.address).map_err(fail)?;
+        // SO_REUSEPORT would let two gateways share a port by accident; a plain bind finds out. A port
+        // that another listener of ours is about to leave cannot be asked that way, and is known.
+        if !open.values().any(|ours| ours.port() == listener.address.port()) {
+            probe(listener.address).map_err(fail)?;
+        }
         for sockets in &mut bound {
             let socket = socket(listener.address, true).map_err(fail)?;
             sockets.push((Arc::clone(&listener.name), socket));

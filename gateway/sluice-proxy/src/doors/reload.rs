@@ -93,7 +93,7 @@ impl Reloader {
     /// Puts the first snapshot in force: it is published already, its listeners are bound here.
     pub(crate) async fn start(&mut self) -> Result<(), Rejected> {
         let snapshot = self.shared.live.snapshot();
-        self.seen = Some(self.fingerprint(&snapshot));
+        self.remember(&snapshot);
         let bound = self.bind(&snapshot)?;
         self.resolve(&snapshot).await;
         self.put_in_force(&snapshot, bound);
@@ -148,13 +148,16 @@ impl Reloader {
     async fn attempt(&mut self) -> Result<(), Rejected> {
         let (shared, origin) = (Arc::clone(&self.shared), self.origin.clone());
         let environment = self.environment.clone();
+        // Taken before the files are read: what changes while they are compiled must stay news.
+        let old = self.shared.live.snapshot();
+        self.seen = Some(self.fingerprint(&old));
         // Compiling takes its time on a large table and must not keep the control plane from its work.
         let compiled = tokio::task::spawn_blocking(move || {
             load(&shared.workshop, &origin, &environment, true)
         })
         .await;
         let (snapshot, warnings, source) = match compiled {
-            Ok(loaded) => loaded.inspect_err(|_| self.remember())?,
+            Ok(loaded) => loaded?,
             // The panic has been logged; a table that cannot be compiled is a table refused.
             Err(_) => {
                 return Err(Rejected(
@@ -162,8 +165,6 @@ impl Reloader {
                 ));
             }
         };
-        let old = self.shared.live.snapshot();
-        self.seen = Some(self.fingerprint(&snapshot));
         guard_against_loss(&old, &snapshot, &self.origin.name())?;
         if !warnings.is_empty() {
             tracing::warn!("config warnings\n{}", render(&warnings, Some(&source)));
@@ -172,6 +173,9 @@ impl Reloader {
             tracing::warn!("a change of admin.address needs a restart; the old address stays");
         }
         let bound = self.bind(&snapshot)?;
+        if old.settings.files != snapshot.settings.files {
+            self.remember(&snapshot);
+        }
         let snapshot = Arc::new(snapshot);
         self.resolve(&snapshot).await;
         let old = self.shared.live.publish(Arc::clone(&snapshot));
@@ -257,22 +261,31 @@ impl Reloader {
         self.seen.as_ref() != Some(&self.fingerprint(&self.shared.live.snapshot()))
     }
 
-    fn remember(&mut self) {
-        self.seen = Some(self.fingerprint(&self.shared.live.snapshot()));
+    /// Remembers the config that was compiled, which may not be the one that is there by now.
+    fn remember(&mut self, snapshot: &Snapshot) {
+        let config = match &self.origin {
+            Origin::File(_) => snapshot.hash.clone(),
+            Origin::Embedded(_) => String::new(),
+        };
+        self.seen = Some(with_files(config, snapshot));
     }
 
     /// Changes when any file's content does. A file that cannot be read counts as empty: its loss is
     /// news once, and its return again.
     fn fingerprint(&self, snapshot: &Snapshot) -> String {
-        let mut all = match &self.origin {
+        let config = match &self.origin {
             Origin::File(path) => hash(&std::fs::read_to_string(path).unwrap_or_default()),
             Origin::Embedded(_) => String::new(),
         };
-        for file in &snapshot.settings.files {
-            all.push_str(&hash(&std::fs::read_to_string(file).unwrap_or_default()));
-        }
-        all
+        with_files(config, snapshot)
     }
+}
+
+fn with_files(mut all: String, snapshot: &Snapshot) -> String {
+    for file in &snapshot.settings.files {
+        all.push_str(&hash(&std::fs::read_to_string(file).unwrap_or_default()));
+    }
+    all
 }
 
 /// A file cut off by a full disk or a half-done copy is often valid, only shorter.

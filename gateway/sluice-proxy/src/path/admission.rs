@@ -238,9 +238,12 @@ fn client(cx: &mut Cx, headers: &HeaderMap, survey: &Survey, snapshot: &Snapshot
     cx.peer_trusted = snapshot.trusted.contains(cx.client);
     if cx.peer_trusted && survey.forwarded {
         let lines = headers.get_all(X_FORWARDED_FOR);
-        let lines: smallvec::SmallVec<[&str; 4]> =
-            lines.iter().filter_map(|v| v.to_str().ok()).collect();
-        cx.client = forwarded::client_address(cx.client, &snapshot.trusted, lines.into_iter());
+        // A line with bytes that are no text is read all the same: leaving it out would leave out what
+        // the trusted proxy wrote behind them, and make that proxy the client.
+        let lines: smallvec::SmallVec<[Cow<'_, str>; 4]> =
+            lines.iter().map(|v| String::from_utf8_lossy(v.as_bytes())).collect();
+        let lines = lines.iter().map(AsRef::as_ref);
+        cx.client = forwarded::client_address(cx.client, &snapshot.trusted, lines);
     }
 }
 
