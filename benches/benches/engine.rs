@@ -51,8 +51,7 @@ fn matching(c: &mut Criterion) {
         let last = (routes - 1) / 3 * 3;
         let path = format!("/api/service{last}/a/b");
         group.bench_with_input(BenchmarkId::from_parameter(routes), &path, |b, path| {
-            let request =
-                Request { host: "api.example.com", method: "GET", path, facts: &NoFacts };
+            let request = Request { host: "api.example.com", method: "GET", path, facts: &NoFacts };
             b.iter(|| black_box(router.find(black_box(&request))));
         });
     }

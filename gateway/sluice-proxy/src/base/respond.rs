@@ -77,21 +77,24 @@ fn body(fault: Fault, cx: &mut Cx) -> String {
     // Every piece is a fixed word of ours or hex, so nothing needs escaping.
     match cx.envelope {
         Envelope::Standard => format!(
-            r#"{{"code":{},"msg":"{}","data":null,"reason":"{}","trace_id":"{}"}}"#,
+            r#"{{"code":{},"msg":"{}","data":null,"reason":"{}","trace_id":"{}"}}
+"#,
             row.status,
             row.message,
             row.reason,
             trace.as_str()
         ),
         Envelope::CodeMessage => format!(
-            r#"{{"code":{},"message":"{}","reason":"{}","trace_id":"{}"}}"#,
+            r#"{{"code":{},"message":"{}","reason":"{}","trace_id":"{}"}}
+"#,
             row.status,
             row.message,
             row.reason,
             trace.as_str()
         ),
         Envelope::Problem => format!(
-            r#"{{"type":"about:blank","title":"{}","status":{},"reason":"{}","trace_id":"{}"}}"#,
+            r#"{{"type":"about:blank","title":"{}","status":{},"reason":"{}","trace_id":"{}"}}
+"#,
             row.message,
             row.status,
             row.reason,

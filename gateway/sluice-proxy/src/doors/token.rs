@@ -1,6 +1,7 @@
 //! Makes tokens that this config's `jwt` filters accept, for trying a gateway out. Works only where
 //! the config holds the secret (HS256 and its kin); other keys are public here.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -108,6 +109,8 @@ fn secret(
         development,
         // A secret that does not exist yet is made, so that the gateway finds it at its start.
         may_write: true,
+        limits: HashSet::new(),
+        files: Vec::new(),
     };
     key.secret_bytes(at, &mut env)
 }

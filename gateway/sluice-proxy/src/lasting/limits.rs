@@ -12,6 +12,8 @@ use crate::base::clock::Moment;
 
 /// Keys kept at most; beyond it the stalest are forgotten.
 const CAPACITY: usize = 100_000;
+/// Keys that may be left when room was made.
+const ROOMY: usize = CAPACITY / 4 * 3;
 
 /// Counters of one limit by hashed key.
 ///
@@ -62,10 +64,11 @@ impl Table {
 
     fn make_room(&self, per: Duration, now: Moment) {
         self.expire(per, now);
-        if self.counters.len() < CAPACITY {
+        if self.counters.len() <= ROOMY {
             return;
         }
-        // Everything is fresh: halve by age, which costs a pass once per CAPACITY/2 new keys.
+        // Nearly everything is fresh: halve by age. A pass over all keys must make room for many new
+        // ones, or a caller with ever new keys would have one made for each.
         let mut ages: Vec<Moment> = self.counters.iter().map(|entry| entry.last).collect();
         let middle = ages.len() / 2;
         let (_, median, _) = ages.select_nth_unstable(middle);
@@ -114,5 +117,21 @@ mod tests {
         assert!(table.len() <= CAPACITY, "{}", table.len());
         table.expire(rules.per, at(1_000));
         assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn room_is_made_for_many_at_a_time() {
+        let table = Table::new();
+        let rules = Rules { limit: 1, per: Duration::from_secs(1) };
+        // One key is stale already whenever another one comes.
+        let step = 2_000_000_000 / (CAPACITY as u64 - 1);
+        for key in 0..=(CAPACITY as u64) {
+            table.hit(&key.to_be_bytes(), &rules, Moment::from_nanos(key * step));
+        }
+        assert!(
+            table.len() <= ROOMY + 1,
+            "{} keys: the next new ones cost a pass each",
+            table.len()
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! What building a part may use: cells that outlive reloads, files beside the config, and the list
 //! of problems. Nothing here is reachable from the request path.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,6 +27,10 @@ pub(crate) struct Env<'a> {
     pub(crate) development: bool,
     /// Makes files (`run`) or only looks (`check`).
     pub(crate) may_write: bool,
+    /// Names of limits so far, to find two that would share their counts.
+    pub(crate) limits: HashSet<String>,
+    /// Files read so far; a change of one of them is a change of the config.
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// Where a filter stands: whose it is, and what the owner's path captures.
@@ -46,6 +51,7 @@ impl Env<'_> {
     /// Reads a file the config names, or records why not.
     pub(crate) fn file(&mut self, at: &Place<'_>, path: &str) -> Option<Vec<u8>> {
         let full = self.path(path);
+        self.files.push(full.clone());
         match read_bounded(&full) {
             Ok(bytes) => Some(bytes),
             Err(error) => {

@@ -155,6 +155,11 @@ impl Declared {
 }
 
 impl Filter {
+    /// Whether it caps the request body; a chain needs one such filter at most.
+    pub(crate) fn caps_body(&self) -> bool {
+        matches!(self, Self::SizeLimit(_))
+    }
+
     /// The CORS filter of a chain, which alone answers preflights.
     pub(crate) fn as_cors(&self) -> Option<&cors::Cors> {
         match self {

@@ -3,7 +3,7 @@
 //! Every section is compiled even if another one is wrong, so that all problems are told at once.
 //! The one rule: a snapshot in which anything was left out comes with an error, and is thrown away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -85,6 +85,8 @@ pub(crate) fn compile(
             base: input.base,
             development: config.development,
             may_write: input.may_write,
+            limits: HashSet::new(),
+            files: Vec::new(),
         };
         Compiler { config: &config, root: &root, env }.snapshot(hash(&input.source.text))
     });
@@ -159,7 +161,7 @@ impl<'a> Compiler<'a> {
             trusted: trusted?,
             methods: self.methods(),
             identity_headers,
-            settings: settings?,
+            settings: settings?.watching(self.env.files),
         })
     }
 

@@ -35,8 +35,12 @@ pub(crate) struct Outline {
 }
 
 impl Route {
-    /// Sorts a chain by stage; within a stage the order of the config stays.
+    /// Sorts a chain by stage; within a stage the order of the config stays. Of several caps on the
+    /// body the last one counts, which is the route's own before its group's and the global one.
     pub(crate) fn sorted(mut chain: Vec<Arc<Filter>>) -> Vec<Arc<Filter>> {
+        let cap = chain.iter().rposition(|filter| filter.caps_body());
+        let mut at = 0..chain.len();
+        chain.retain(|filter| at.next() == cap || !filter.caps_body());
         chain.sort_by_key(|filter| filter.stage());
         chain
     }

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sluice_chaos::process::free_port;
+use sluice_chaos::process::{Redis, free_port};
 use sluice_chaos::raw::{self, Client};
+use sluice_chaos::recorder::{Answer, Recorder};
 
 use crate::support::{Gateway, Setup, eventually};
 
@@ -112,4 +113,44 @@ async fn a_listener_may_be_renamed_and_two_may_change_places() {
             assert_eq!(raw::get(address, "localhost", "/").await.status, 200);
         }
     }
+}
+
+#[tokio::test]
+async fn a_redis_that_left_the_config_is_let_go() {
+    let redis = Redis::start().await;
+    let rest = "\nroutes: [ { id: r, match: { path: / }, filters: [ { rate_limit: { limit: 9, per: 1h } }, { respond: {} } ] } ]\n";
+    let gateway = Gateway::start(&format!("redis: {{ url: \"{}\" }}{rest}", redis.url())).await;
+    let clients = async || redis.command(&["CLIENT", "LIST"]).await.matches("addr=127").count();
+    let alone = clients().await;
+    eventually("a connection to Redis", async || {
+        gateway.get("/").await;
+        clients().await > alone
+    })
+    .await;
+    gateway.write_config(rest);
+    gateway.wait_for_generation(2).await;
+    eventually("the connections to close", async || clients().await == alone).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_waited_for_still_ends_after_its_number_of_requests() {
+    let recorder = Recorder::answering(Answer::ok("x").delay(Duration::from_millis(20)));
+    let config = format!(
+        r#"
+upstreams:
+  up:
+    endpoints: [ {{ address: "{}" }} ]
+    keepalive: {{ max_connections: 1, max_requests: 2, max_wait: 5s }}
+routes: [ {{ id: r, match: {{ path: / }}, upstream: up }} ]
+"#,
+        recorder.addr()
+    );
+    let setup = Setup { workers: Some(1), ..Setup::default() };
+    let gateway = Gateway::start_with(&config, setup).await;
+    let calls = (0..8).map(|_| tokio::spawn(raw::get(gateway.http, "localhost", "/")));
+    for call in calls.collect::<Vec<_>>() {
+        assert_eq!(call.await.unwrap().status, 200);
+    }
+    let most = recorder.requests().iter().map(|request| request.sequence).max();
+    assert_eq!(most, Some(2));
 }

@@ -106,7 +106,10 @@ async fn what_happens_without_redis_is_the_operators_choice() {
     // The first failures are found out one by one; every one of them is refused.
     for _ in 0..10 {
         let answer = deny.get("/limited").await;
-        assert_eq!((answer.status, answer.json()["reason"].as_str()), (503, Some("limit_store_down")));
+        assert_eq!(
+            (answer.status, answer.json()["reason"].as_str()),
+            (503, Some("limit_store_down"))
+        );
     }
 }
 

@@ -96,7 +96,8 @@ impl Gateway {
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         let text = self.admin("/metrics").await.text();
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-        let labels: Vec<&str> = labels.trim_end_matches('}').split(',').filter(|l| !l.is_empty()).collect();
+        let labels: Vec<&str> =
+            labels.trim_end_matches('}').split(',').filter(|l| !l.is_empty()).collect();
         text.lines()
             .filter(|line| !line.starts_with('#'))
             .filter_map(|line| line.rsplit_once(' '))
@@ -126,7 +127,10 @@ impl Gateway {
 
     /// Waits until the gateway has accepted its `n`th config.
     pub(crate) async fn wait_for_generation(&self, n: u64) {
-        eventually("the reload", async || self.metric("sluice_config_generation").await >= n as f64).await;
+        eventually("the reload", async || {
+            self.metric("sluice_config_generation").await >= n as f64
+        })
+        .await;
     }
 
     /// The access log's lines so far, waiting until there are `n`.

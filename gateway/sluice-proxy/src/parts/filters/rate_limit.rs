@@ -112,6 +112,12 @@ impl Config {
         // The width of the window is part of the name: counts of another width mean nothing.
         let name = format!("limit {} {} {}ms {}", owner.name, label, per.as_millis(), self.key);
         let guard = parts.iter().all(|part| matches!(part, Part::Address | Part::Route));
+        if !env.limits.insert(name.clone()) {
+            env.problems
+                .error(at, "another limit here counts the same key over the same time")
+                .help("give one of them a `label`, or they would count every call twice");
+            return None;
+        }
         let redis = match (self.store, &env.redis) {
             (StoreConfig::Local, _) | (StoreConfig::Auto, None) => None,
             (_, Some(redis)) => Some(Arc::clone(redis)),

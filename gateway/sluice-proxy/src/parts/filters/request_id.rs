@@ -80,7 +80,11 @@ impl Hooks for RequestId {
         let trusted = self.trust_clients || cx.peer_trusted;
         let headers = &mut head.headers;
         let continued = trusted.then(|| continued(headers)).flatten();
-        let trace = continued.unwrap_or_else(Trace::random);
+        let trace = continued.unwrap_or_else(|| {
+            // What others noted about a trace does not belong to a new one (Trace Context, 3.3.1).
+            headers.remove("tracestate");
+            Trace::random()
+        });
         cx.trace = Some(trace);
         let taken = trusted.then(|| usable(headers.get(&self.header))).flatten();
         let id = match taken {

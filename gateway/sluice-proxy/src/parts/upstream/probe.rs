@@ -104,7 +104,13 @@ impl Config {
 /// Starts asking.
 pub(crate) fn watch(upstream: &Arc<Upstream>) {
     let Kind::Service(service) = &upstream.kind else { return };
-    let Some(probe) = service.health_check.clone() else { return };
+    let Some(probe) = service.health_check.clone() else {
+        // Without a check nobody would ever bring back what an earlier one took out.
+        for endpoint in &service.endpoints.load().endpoints {
+            endpoint.target.set_up(true);
+        }
+        return;
+    };
     let task = Owned::new(tasks::control(rounds(Arc::downgrade(upstream), probe)));
     if let Ok(mut background) = service.background.lock() {
         background.push(task);

@@ -8,9 +8,10 @@ use sluice_engine::matcher::{BuildFault, MAX_CAPTURES, RouteSpec, Router};
 
 use super::Compiler;
 use crate::base::yaml::{Place, nearest};
+use crate::lasting::link::Protocol;
 use crate::parts::env::Owner;
 use crate::parts::filters::{Declared, Filter};
-use crate::parts::upstream::Upstream;
+use crate::parts::upstream::{Kind, Upstream};
 use crate::snapshot::config::{self, Config};
 use crate::snapshot::route::{Outline, Route};
 
@@ -180,6 +181,16 @@ impl<'a> Compiler<'a> {
         if !known.contains_key(name) && !self.config.is_broken("upstreams") {
             let known: Vec<&str> = known.keys().map(String::as_str).collect();
             self.unknown(&at.field("upstream"), "upstream", name, &known);
+        }
+        let over_http2 = |upstream: &&Arc<Upstream>| match &upstream.kind {
+            Kind::Service(service) => service.protocol == Protocol::Http2,
+            Kind::Builtin(_) => false,
+        };
+        if declared.websocket && found.is_some_and(|upstream| over_http2(&upstream)) {
+            self.env
+                .problems
+                .error(&at.field("websocket"), format!("upstream `{name}` is spoken to in HTTP/2"))
+                .help("WebSockets need an upstream with `protocol: http1`");
         }
         found.map(Arc::clone)
     }

@@ -30,8 +30,18 @@ pub(crate) struct Settings {
     pub(crate) redis: Option<Arc<Target>>,
     pub(crate) shutdown: config::Shutdown,
     pub(crate) allow_shrink: bool,
-    /// Certificates and their keys, which are watched like the config itself.
+    /// Files the config names, which are watched like the config itself.
     pub(crate) files: Vec<PathBuf>,
+}
+
+impl Settings {
+    /// With all files that were read to compile the config.
+    pub(super) fn watching(mut self, read: Vec<PathBuf>) -> Self {
+        self.files.extend(read);
+        self.files.sort();
+        self.files.dedup();
+        self
+    }
 }
 
 impl Compiler<'_> {

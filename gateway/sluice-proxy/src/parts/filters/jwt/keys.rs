@@ -150,6 +150,7 @@ impl KeyConfig {
                 let place = at.field("secret_file");
                 let full = env.path(path);
                 if env.development && !full.exists() {
+                    env.files.push(full.clone());
                     return Some(development_secret(&full, env.may_write));
                 }
                 (trim_newline(env.file(&place, path)?), place)
