@@ -14,6 +14,10 @@ pub(super) fn run(args: &cli::DevCert) -> ExitCode {
         Ok(pair) => pair,
         Err(error) => return complain(FAILED, &format!("error: {error}")),
     };
+    // Both or none: a key beside somebody else's certificate would serve nobody.
+    if let Some(taken) = [&args.key, &args.cert].into_iter().find(|path| path.exists()) {
+        return complain(FAILED, &format!("error: {}: there is one already", taken.display()));
+    }
     for (path, text, mode) in [(&args.key, &pair.key, 0o600), (&args.cert, &pair.cert, 0o644)] {
         if let Err(error) = write(path, text, mode) {
             return complain(FAILED, &format!("error: {}: {error}", path.display()));
