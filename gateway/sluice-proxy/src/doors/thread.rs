@@ -15,6 +15,7 @@ use super::accept;
 use super::shared::{Command, Shared};
 use crate::base::clock;
 use crate::lasting::pool::Pools;
+use crate::lasting::redis;
 use crate::lasting::tasks::{self, Kind};
 use crate::path::worker::Worker;
 
@@ -94,6 +95,7 @@ fn housekeeping(worker: &Worker) {
     // A worker without requests would hold on to an old snapshot, and with it to all it retains.
     drop(worker.view());
     worker.pools.sweep(clock::now());
+    redis::sweep();
     if let Some(log) = worker.log.borrow_mut().as_mut() {
         log.flush();
     }

@@ -233,6 +233,10 @@ impl Pool {
     fn give_back(&self, mut kept: Kept, now: Moment) {
         kept.since = now;
         let Some(link) = self.link.upgrade() else { return kept.close(Close::Gone) };
+        // Who waits would otherwise keep a connection in use beyond its age and number of requests.
+        if let Some(why) = kept.verdict(&link, now) {
+            return kept.close(why);
+        }
         loop {
             let Some(waiter) = self.waiters.borrow_mut().pop_front() else { break };
             match waiter.send(kept) {

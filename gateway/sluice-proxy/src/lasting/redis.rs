@@ -5,8 +5,8 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -47,6 +47,7 @@ impl std::fmt::Debug for Target {
 
 /// One worker's connection.
 struct Link {
+    target: Weak<Target>,
     state: RefCell<State>,
 }
 
@@ -124,7 +125,8 @@ impl Target {
     fn link(self: &Arc<Self>) -> Rc<Link> {
         LINKS.with_borrow_mut(|links| {
             let link = links.entry(self.id).or_insert_with(|| {
-                let link = Rc::new(Link { state: RefCell::new(State::Down) });
+                let state = RefCell::new(State::Down);
+                let link = Rc::new(Link { target: Arc::downgrade(self), state });
                 self.connect(&link);
                 link
             });
@@ -152,7 +154,7 @@ impl Target {
         tasks::local(Kind::Upstream, async move {
             let mut pause = PAUSE.0;
             loop {
-                let Some(strong) = target.upgrade() else { return forget(&link) };
+                let Some(strong) = target.upgrade() else { return };
                 let made = strong.open().await;
                 let Some(link) = link.upgrade() else { return };
                 match made {
@@ -203,11 +205,9 @@ impl Link {
     }
 }
 
-/// The target is gone with the last snapshot that named it; so goes the connection.
-fn forget(link: &std::rc::Weak<Link>) {
-    LINKS.with_borrow_mut(|links| {
-        links.retain(|_, known| !std::ptr::eq(Rc::as_ptr(known), link.as_ptr()));
-    });
+/// Closes this worker's connections to targets that are gone with the last snapshot that named them.
+pub(crate) fn sweep() {
+    LINKS.with_borrow_mut(|links| links.retain(|_, link| link.target.strong_count() > 0));
 }
 
 /// The key in Redis: a digest, so that no identity of a caller can be read there. The braces keep a
