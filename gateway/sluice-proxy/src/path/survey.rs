@@ -38,7 +38,7 @@ pub(crate) const HOP_BY_HOP: [&str; 9] = [
 ];
 
 /// Fields by which proxies tell where a request came from, beside those the gateway writes anew.
-pub(crate) const FORWARDED: [&str; 12] = [
+pub(crate) const FORWARDED: [&str; 16] = [
     "forwarded",
     "x-forwarded-for",
     "x-forwarded-host",
@@ -48,6 +48,11 @@ pub(crate) const FORWARDED: [&str; 12] = [
     "x-forwarded-uri",
     "x-forwarded-method",
     "x-forwarded-server",
+    // Frameworks take these for the scheme or the client, some before the usual ones.
+    "x-forwarded-scheme",
+    "x-forwarded-ssl",
+    "x-client-ip",
+    "x-cluster-client-ip",
     "x-real-ip",
     "true-client-ip",
     "cf-connecting-ip",

@@ -36,12 +36,19 @@ pub(crate) struct Outline {
 
 impl Route {
     /// Sorts a chain by stage; within a stage the order of the config stays. Of several caps on the
-    /// body the last one counts, which is the route's own before its group's and the global one.
+    /// body, and of several rules for other origins, the last one counts, which is the route's own
+    /// before its group's and the global one.
     pub(crate) fn sorted(mut chain: Vec<Arc<Filter>>) -> Vec<Arc<Filter>> {
-        let cap = chain.iter().rposition(|filter| filter.caps_body());
-        let mut at = 0..chain.len();
-        chain.retain(|filter| at.next() == cap || !filter.caps_body());
+        keep_last(&mut chain, Filter::caps_body);
+        keep_last(&mut chain, |filter| filter.as_cors().is_some());
         chain.sort_by_key(|filter| filter.stage());
         chain
     }
+}
+
+/// Keeps only the last of the filters of one kind.
+fn keep_last(chain: &mut Vec<Arc<Filter>>, kind: impl Fn(&Filter) -> bool) {
+    let last = chain.iter().rposition(|filter| kind(filter));
+    let mut at = 0..chain.len();
+    chain.retain(|filter| at.next() == last || !kind(filter));
 }

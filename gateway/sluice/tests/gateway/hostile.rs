@@ -154,3 +154,45 @@ routes: [ {{ id: r, match: {{ path: / }}, upstream: up }} ]
     let most = recorder.requests().iter().map(|request| request.sequence).max();
     assert_eq!(most, Some(2));
 }
+
+#[tokio::test]
+async fn a_route_with_cors_of_its_own_answers_by_it_and_not_by_the_global_one() {
+    let gateway = Gateway::start(
+        r#"
+filters: [ { cors: { origins: [ "https://all.example" ] } } ]
+routes:
+  - id: own
+    match: { path: /own }
+    filters: [ { cors: { origins: [ "https://own.example" ] } }, { respond: {} } ]
+"#,
+    )
+    .await;
+    for (method, asked) in [("GET", "X-None"), ("OPTIONS", "Access-Control-Request-Method")] {
+        for (origin, expected) in
+            [("https://own.example", Some("https://own.example")), ("https://all.example", None)]
+        {
+            let headers = [("Origin", origin), (asked, "GET")];
+            let answer =
+                gateway.client().await.request(method, "/own", "localhost", &headers, b"").await;
+            let allowed = answer.header("access-control-allow-origin");
+            assert_eq!(allowed, expected, "{method} from {origin}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_claim_tls_or_another_address_by_rarer_names() {
+    let recorder = Recorder::start();
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{ up: {{ endpoints: [ {{ address: \"{}\" }} ] }} }}\nroutes: [ {{ id: r, match: {{ path: / }}, upstream: up }} ]\n",
+        recorder.addr()
+    ))
+    .await;
+    let names = ["X-Forwarded-Ssl", "X-Forwarded-Scheme", "X-Client-IP", "X-Cluster-Client-IP"];
+    let headers = names.map(|name| (name, "1"));
+    gateway.client().await.request("GET", "/", "localhost", &headers, b"").await;
+    let seen = recorder.wait_for(1).await;
+    for name in names {
+        assert_eq!(seen[0].header(name), None, "{name}");
+    }
+}
