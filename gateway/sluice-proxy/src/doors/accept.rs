@@ -42,7 +42,12 @@ pub(crate) async fn run(
     let places = Arc::new(Semaphore::new(share.max(1)));
     loop {
         // Without a free place connections wait in the kernel's queue.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let place = tokio::select! {
+            biased;
+            place = Arc::clone(&places).acquire_owned() => place,
+            _ = draining.wait_for(|drain| *drain) => return,
+        };
+        let Ok(place) = place else { return };
         let accepted = tokio::select! {
             biased;
             accepted = socket.accept() => accepted,
