@@ -36,7 +36,7 @@ fn router(routes: usize) -> Router {
         RouteSpec {
             hosts: Vec::new(),
             path: PathPattern::parse(&path).expect("a path"),
-            methods: MethodSet::parse(["GET"].into_iter()).expect("a method"),
+            methods: MethodSet::parse(["GET"]).expect("a method"),
             predicates: Vec::new(),
             priority: 0,
         }

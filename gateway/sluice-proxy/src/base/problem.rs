@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 
 use crate::base::yaml::Place;
 
+mod mask;
 mod render;
 
 pub(crate) use render::render;

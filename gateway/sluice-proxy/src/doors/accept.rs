@@ -36,10 +36,8 @@ pub(crate) async fn run(
         }
     };
     let Some(listener) = find(&worker, &name) else { return };
-    let share = usize::try_from(listener.limits.connections)
-        .unwrap_or(usize::MAX)
-        .div_ceil(worker.siblings);
-    let places = Arc::new(Semaphore::new(share.max(1)));
+    let mut granted = share(&worker, &listener);
+    let places = Arc::new(Semaphore::new(granted));
     loop {
         // Without a free place connections wait in the kernel's queue.
         let place = tokio::select! {
@@ -56,6 +54,7 @@ pub(crate) async fn run(
         match accepted {
             Ok((stream, address)) => {
                 let Some(listener) = find(&worker, &name) else { return };
+                granted = resize(&places, granted, share(&worker, &listener));
                 let peer = peer(&listener, address, port, place);
                 let serve =
                     connection::serve(Rc::clone(&worker), listener, peer, stream, draining.clone());
@@ -75,6 +74,23 @@ pub(crate) async fn run(
 /// The listener as the current snapshot declares it.
 fn find(worker: &Worker, name: &str) -> Option<Arc<Listener>> {
     worker.view().listeners.iter().find(|listener| *listener.name == *name).map(Arc::clone)
+}
+
+/// This worker's part of the listener's connections.
+fn share(worker: &Worker, listener: &Listener) -> usize {
+    let all = usize::try_from(listener.limits.connections).unwrap_or(usize::MAX);
+    all.div_ceil(worker.siblings).clamp(1, Semaphore::MAX_PERMITS)
+}
+
+/// Follows a changed limit; places in use are taken away when they become free, at the next
+/// connections.
+fn resize(places: &Semaphore, granted: usize, wanted: usize) -> usize {
+    if wanted >= granted {
+        places.add_permits(wanted - granted);
+        wanted
+    } else {
+        granted - places.forget_permits(granted - wanted)
+    }
 }
 
 fn peer(listener: &Listener, address: SocketAddr, port: u16, place: OwnedSemaphorePermit) -> Peer {

@@ -23,6 +23,7 @@ use crate::base::clock;
 use crate::base::clocks::{Clocks, Expired, Limits, Watched};
 use crate::base::cx::Peer;
 use crate::lasting::tasks::{Kind, Local};
+use crate::lasting::telemetry::metrics;
 use crate::parts::listener::Listener;
 use crate::path::pipeline;
 use crate::path::worker::Worker;
@@ -41,12 +42,26 @@ pub(crate) async fn serve(
     stream: TcpStream,
     draining: watch::Receiver<bool>,
 ) {
-    let shard = Arc::clone(&worker.shard);
-    shard.connections_opened.add(1);
+    let _open = Open::count(&worker.shard);
     let _ = stream.set_nodelay(true);
     let session = Session { worker, listener, peer: Rc::new(peer), draining };
     session.greet(stream).await;
-    shard.connections_closed.add(1);
+}
+
+/// Counts a connection as open, however its code ends.
+struct Open(Arc<metrics::Worker>);
+
+impl Open {
+    fn count(shard: &Arc<metrics::Worker>) -> Self {
+        shard.connections_opened.add(1);
+        Self(Arc::clone(shard))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections_closed.add(1);
+    }
 }
 
 /// What a connection's code needs at hand.

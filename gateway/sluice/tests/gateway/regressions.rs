@@ -73,3 +73,56 @@ async fn a_new_jwt_secret_was_not_noticed() {
     std::fs::write(gateway.folder().join("jwt.key"), "b".repeat(48)).unwrap();
     gateway.wait_for_generation(2).await;
 }
+
+#[tokio::test]
+async fn a_changed_number_of_connections_had_no_effect() {
+    let config = |connections: u32| {
+        format!(
+            "upstreams: {{ echo: {{ builtin: echo }} }}\n\
+             routes: [ {{ id: all, match: {{ path: /** }}, upstream: echo }} ]\n\
+             x-n: {connections}\n"
+        )
+    };
+    let listeners =
+        "listeners: [ { name: plain, address: \"{http}\", limits: { connections: 1 } } ]\n";
+    let setup = Setup { listeners: Some(listeners), workers: Some(1), ..Setup::default() };
+    let gateway = Gateway::start_with(&config(1), setup).await;
+    let mut first = gateway.client().await;
+    assert_eq!(first.request("GET", "/", "localhost", &[], b"").await.status, 200);
+
+    let path = gateway.config_path();
+    let raised =
+        std::fs::read_to_string(&path).unwrap().replace("connections: 1 ", "connections: 3 ");
+    std::fs::write(&path, raised).unwrap();
+    gateway.wait_for_generation(2).await;
+    // The place that becomes free is taken with the new number in force.
+    drop(first);
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut client = gateway.client().await;
+        assert_eq!(client.request("GET", "/", "localhost", &[], b"").await.status, 200);
+        open.push(client);
+    }
+}
+
+#[tokio::test]
+async fn a_secret_in_clear_was_shown_beside_a_mistake() {
+    let gateway = Gateway::start(
+        "upstreams: { echo: { builtin: echo } }\n\
+         routes: [ { id: all, match: { path: /** }, upstream: echo } ]\n",
+    )
+    .await;
+    gateway.write_config(
+        "upstreams: { echo: { builtin: echo } }\n\
+         redis: { url: \"redis://me:canary-one@localhost\" }\n\
+         routes:\n  \
+           - { id: all, match: { path: /** }, upstream: echo,\n      \
+               filters: [ { jwt: { keys: [ { kid: k, alg: HS256, secret: canary-two, kidd: x } ] } } ] }\n",
+    );
+    eventually("the refusal", async || {
+        gateway.admin("/config").await.text().contains("unknown field `kidd`")
+    })
+    .await;
+    let shown = gateway.admin("/config").await.text() + &gateway.daemon.output();
+    assert!(!shown.contains("canary"), "{shown}");
+}

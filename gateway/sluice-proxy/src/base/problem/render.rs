@@ -1,8 +1,10 @@
 //! Problems as text for a terminal, each with the lines of the file around its cell. The lines are
-//! those of the file itself, before any `${...}` was replaced: that is why they may be shown.
+//! those of the file itself, before any `${...}` was replaced, with secrets in clear hidden: that is
+//! why they may be shown.
 
 use std::fmt::Write as _;
 
+use super::mask::masked;
 use super::{Problem, Problems};
 use crate::base::yaml::Source;
 
@@ -45,9 +47,10 @@ fn snippet(out: &mut String, problem: &Problem, lines: &[&str]) {
     let cell = usize::try_from(problem.column.saturating_sub(1)).unwrap_or(0);
     let skipped = cut(line_at(lines, last).unwrap_or_default(), cell);
     for number in first..=last {
-        let text = line_at(lines, number).unwrap_or_default();
+        let text = masked(line_at(lines, number).unwrap_or_default());
         let skip = if number == last { skipped } else { 0 };
-        let _ = writeln!(out, "{}", format!("{number:>margin$} | {}", show(text, skip)).trim_end());
+        let line = format!("{number:>margin$} | {}", show(&text, skip));
+        let _ = writeln!(out, "{}", line.trim_end());
     }
     if problem.column != 0 {
         let text = line_at(lines, last).unwrap_or_default();

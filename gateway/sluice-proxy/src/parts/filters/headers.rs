@@ -44,7 +44,7 @@ pub(crate) struct Changes {
 }
 
 /// Fields no operator may change by hand.
-const OURS: [&str; 10] = [
+pub(super) const OURS: [&str; 10] = [
     "connection",
     "content-length",
     "host",

@@ -96,7 +96,7 @@ impl Config {
         let mut copies = Some(Vec::new());
         for (name, claim) in &self.claims_to_headers {
             let place = at.field("claims_to_headers");
-            match header_name(name, &place.key(name), env) {
+            match identity_header(name, &place.key(name), env) {
                 Some(name) => copies.as_mut().map(|all| all.push((name, claim.clone()))),
                 None => copies.take().map(|_| ()),
             };
@@ -124,6 +124,16 @@ impl Config {
             cache: Cache::new(self.cache),
         })
     }
+}
+
+/// A header that may carry a claim: none that frames or routes the request.
+fn identity_header(name: &str, at: &Place<'_>, env: &mut Env<'_>) -> Option<HeaderName> {
+    let parsed = header_name(name, at, env)?;
+    if super::headers::OURS.contains(&parsed.as_str()) || parsed == AUTHORIZATION {
+        env.problems.error(at, format!("`{name}` cannot carry a claim"));
+        return None;
+    }
+    Some(parsed)
 }
 
 fn header_name(name: &str, at: &Place<'_>, env: &mut Env<'_>) -> Option<HeaderName> {

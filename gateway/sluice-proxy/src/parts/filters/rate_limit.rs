@@ -291,15 +291,22 @@ struct Key(smallvec::SmallVec<[u8; 64]>);
 
 impl Key {
     fn push(&mut self, part: &[u8]) {
+        self.0.push(b'=');
+        self.part(part);
+    }
+
+    fn part(&mut self, part: &[u8]) {
         self.0.extend_from_slice(&part.len().to_be_bytes());
         self.0.extend_from_slice(part);
     }
 
     /// IPv6 callers are counted by /64, which one of them has whole.
     fn address(&mut self, address: std::net::IpAddr) {
+        // Told apart from a value, or a caller could name another's address as its own key.
+        self.0.push(b'@');
         match address {
-            std::net::IpAddr::V4(v4) => self.push(&v4.octets()),
-            std::net::IpAddr::V6(v6) => self.push(v6.octets().get(..8).unwrap_or(&[])),
+            std::net::IpAddr::V4(v4) => self.part(&v4.octets()),
+            std::net::IpAddr::V6(v6) => self.part(v6.octets().get(..8).unwrap_or(&[])),
         }
     }
 }

@@ -1,0 +1,86 @@
+//! Hides what a line of a config may hold in clear: the value of a `secret:` and the user part of an
+//! address. Every hidden character becomes a star, so that the mark under a cell stays in place.
+
+/// The line as it may be shown and logged.
+pub(super) fn masked(line: &str) -> String {
+    let mut shown: Vec<char> = line.chars().collect();
+    hide_secrets(&mut shown);
+    hide_users(&mut shown);
+    shown.into_iter().collect()
+}
+
+fn hide_secrets(line: &mut [char]) {
+    const KEY: &str = "secret";
+    let mut at = 0;
+    while let Some(found) = find(line, at, KEY) {
+        at = found + KEY.len();
+        let before = found.checked_sub(1).and_then(|i| line.get(i));
+        if before.is_some_and(|c| c.is_alphanumeric() || *c == '_') {
+            continue;
+        }
+        let rest = line.get(at..).unwrap_or(&[]);
+        let Some(colon) = rest.iter().position(|c| !matches!(c, '"' | '\'' | ' ')) else { return };
+        if rest.get(colon) != Some(&':') {
+            continue;
+        }
+        let value = at + colon + 1;
+        let end = line.get(value..).unwrap_or(&[]).iter().position(|c| matches!(c, ',' | '}'));
+        let end = end.map_or(line.len(), |end| value + end);
+        // What is substituted stands elsewhere; its name is no secret.
+        let is_name = line.get(value..end).is_some_and(|value| find(value, 0, "${").is_some());
+        if !is_name {
+            hide(line, value, end);
+        }
+    }
+}
+
+fn hide_users(line: &mut [char]) {
+    let mut at = 0;
+    while let Some(found) = find(line, at, "://") {
+        at = found + 3;
+        let rest = line.get(at..).unwrap_or(&[]);
+        let end =
+            rest.iter().position(|c| matches!(c, '"' | '\'' | ' ' | '/')).unwrap_or(rest.len());
+        if let Some(user) = rest.get(..end).and_then(|host| host.iter().rposition(|c| *c == '@')) {
+            hide(line, at, at + user);
+        }
+    }
+}
+
+fn hide(line: &mut [char], from: usize, to: usize) {
+    for c in line.get_mut(from..to).unwrap_or(&mut []) {
+        if !matches!(c, ' ' | '"' | '\'') {
+            *c = '*';
+        }
+    }
+}
+
+fn find(line: &[char], from: usize, text: &str) -> Option<usize> {
+    let wanted: Vec<char> = text.chars().collect();
+    let tail = line.get(from..)?;
+    tail.windows(wanted.len()).position(|window| window == wanted).map(|at| from + at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::masked;
+
+    #[test]
+    fn secrets_are_hidden_and_everything_else_stays_in_place() {
+        for (line, shown) in [
+            ("  secret: hunter2", "  secret: *******"),
+            ("{ secret: \"hunter2\", paths: /x }", "{ secret: \"*******\", paths: /x }"),
+            ("{ secret_file: jwt.key }", "{ secret_file: jwt.key }"),
+            ("{ my_secret: x }", "{ my_secret: x }"),
+            ("secret: ${JWT_SECRET}", "secret: ${JWT_SECRET}"),
+            ("url: redis://me:pw@host:6379/0", "url: redis://*****@host:6379/0"),
+            (
+                "origins: [https://a.example, https://b.example]",
+                "origins: [https://a.example, https://b.example]",
+            ),
+            ("日本 secret: ключ", "日本 secret: ****"),
+        ] {
+            assert_eq!(masked(line), shown);
+        }
+    }
+}
