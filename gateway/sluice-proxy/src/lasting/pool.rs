@@ -110,6 +110,7 @@ impl Pools {
                 }
                 let permit = match Arc::clone(&link.permits).try_acquire_owned() {
                     Ok(permit) => permit,
+                    Err(_) if fresh => Box::pin(self.wait_for_room(&pool, link)).await?,
                     Err(_) => match Box::pin(self.wait(&pool, link)).await? {
                         Free::Connection(kept) => return Ok(Lease::one(pool, link, kept)),
                         Free::Room(permit) => permit,
@@ -145,6 +146,22 @@ impl Pools {
     fn of(&self, link: &Arc<Link>) -> Rc<Pool> {
         let mut pools = self.by_link.borrow_mut();
         Rc::clone(pools.entry(link.id).or_insert_with(|| Rc::new(Pool::new(link))))
+    }
+
+    /// Waits for the right to open a connection; one that is kept already would not do.
+    async fn wait_for_room(
+        &self,
+        pool: &Pool,
+        link: &Arc<Link>,
+    ) -> Result<OwnedSemaphorePermit, Fault> {
+        let _waiting = Waiting::count(link);
+        match pool.pop() {
+            Some(kept) => kept.close(Close::Yielded),
+            None => (self.yield_elsewhere)(link.id),
+        }
+        let limit = clock::deadline(clock::now().after(link.shape.max_wait));
+        let room = tokio::time::timeout_at(limit, Arc::clone(&link.permits).acquire_owned()).await;
+        room.ok().and_then(Result::ok).ok_or(Fault::PoolExhausted)
     }
 
     async fn wait(&self, pool: &Rc<Pool>, link: &Arc<Link>) -> Result<Free, Fault> {

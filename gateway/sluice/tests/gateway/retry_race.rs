@@ -211,3 +211,21 @@ async fn a_stream_that_a_farewell_left_out_is_sent_again() {
     }
     assert_eq!(rogue.connections(), 5);
 }
+
+#[tokio::test]
+async fn a_second_attempt_finds_room_where_one_connection_is_allowed() {
+    let service = Rogue::start(rogue::reset_on_reuse());
+    let gateway = Gateway::start_with(
+        &format!(
+            "upstreams: {{ s: {{ endpoints: [ {{ address: \"{}\" }} ],\n  \
+               keepalive: {{ max_connections: 1, max_wait: 5s }} }} }}\n\
+             routes: [ {{ id: all, match: {{ path: /** }}, upstream: s }} ]\n",
+            service.addr()
+        ),
+        Setup { workers: Some(1), ..Setup::default() },
+    )
+    .await;
+    for _ in 0..20 {
+        assert_eq!(gateway.get("/").await.status, 200);
+    }
+}
