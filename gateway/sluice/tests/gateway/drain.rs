@@ -104,6 +104,9 @@ async fn http2_is_told_to_go_away_and_open_streams_finish() {
     // Who does not answer the gateway's ping would be waited for.
     drop(idle);
     assert!(!waiting.is_finished(), "the stream ended before it could have");
+    // Each connection gets its own GOAWAY, and a stream that crosses it on the way is still served:
+    // give the frame the time to arrive here.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let refused = late.try_send(client::get("/up")).await;
     assert!(refused.is_err(), "a stream was opened after GOAWAY");
     let (head, body, _) = waiting.await.unwrap();
