@@ -154,6 +154,9 @@ impl Pools {
         pool: &Pool,
         link: &Arc<Link>,
     ) -> Result<OwnedSemaphorePermit, Fault> {
+        if link.waiting.load(Ordering::Relaxed) >= MAX_WAITERS {
+            return Err(Fault::PoolExhausted);
+        }
         let _waiting = Waiting::count(link);
         match pool.pop() {
             Some(kept) => kept.close(Close::Yielded),
@@ -275,13 +278,11 @@ impl Pool {
     }
 
     fn sweep(&self, link: &Link, now: Moment) {
-        let mut closing = Vec::new();
-        self.idle.borrow_mut().retain_mut(|kept| match kept.verdict(link, now) {
+        self.idle.borrow_mut().retain(|kept| match kept.verdict(link, now) {
             None => true,
             Some(why) => {
                 link.counts.count_close(why);
                 link.idle.fetch_sub(1, Ordering::Relaxed);
-                closing.push(why);
                 false
             }
         });
