@@ -8,6 +8,7 @@
 //!
 //! | module | decides |
 //! |---|---|
+//! | [`http1`] | where the parts of an HTTP/1.1 message begin and end |
 //! | [`canon`] | what a request path really names, or that it names nothing |
 //! | [`matcher`] | which route a request takes |
 //! | [`cidr`] | whether an address is in a set, and whether it may pass |
@@ -27,6 +28,7 @@ pub mod breaker;
 pub mod canon;
 pub mod cidr;
 pub mod forwarded;
+pub mod http1;
 pub mod matcher;
 pub mod moment;
 mod ring;

@@ -1,0 +1,9 @@
+//! HTTP/1.1 on the wire, as far as it needs no sockets and no header map.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`chunked`] | which bytes of a chunked body are body |
+//!
+//! The one rule: what two readers could read differently is refused, not repaired.
+
+pub mod chunked;
