@@ -1,10 +1,11 @@
-//! Floor 1: the words everyone uses. Nothing here knows a config file, a connection or a route.
+//! Floor 1: the words everyone uses. Nothing here knows a config file, a pool or a route.
 
 pub(crate) mod body;
 pub(crate) mod clock;
 pub(crate) mod clocks;
 pub(crate) mod cx;
 pub(crate) mod fault;
+pub(crate) mod http1;
 pub(crate) mod problem;
 pub(crate) mod respond;
 pub(crate) mod units;

@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 
 use super::clock::{self, Moment};
 use super::fault::Fault;
+use super::http1;
 
 /// What a body read can fail with; hyper only needs to know that it failed.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -54,11 +55,19 @@ enum Inner {
     Stream(Stalling),
 }
 
-/// An incoming body that fails when nothing arrives for `idle`.
+/// The body of a service's answer, in the protocol it came in.
+pub(crate) enum Answer {
+    Http1(http1::Incoming),
+    Http2(Incoming),
+}
+
+/// An answer's body that fails when nothing arrives for `idle`.
 struct Stalling {
-    incoming: Incoming,
+    incoming: Answer,
     idle: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Told with the next poll.
+    failure: Option<BodyError>,
 }
 
 impl Body {
@@ -71,11 +80,11 @@ impl Body {
     }
 
     /// The body of an upstream answer; fails when it stalls for `idle`.
-    pub(crate) fn stream(incoming: Incoming, idle: Duration) -> Self {
+    pub(crate) fn stream(incoming: Answer, idle: Duration) -> Self {
         if http_body::Body::is_end_stream(&incoming) {
             return Self::empty();
         }
-        Self::of(Inner::Stream(Stalling { incoming, idle, sleep: None }))
+        Self::of(Inner::Stream(Stalling { incoming, idle, sleep: None, failure: None }))
     }
 
     fn of(inner: Inner) -> Self {
@@ -156,6 +165,9 @@ impl Drop for Body {
 
 impl Stalling {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Some(Err(failure)));
+        }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.sleep = None;
@@ -164,11 +176,47 @@ impl Stalling {
                     Err(data) => data,
                 })))
             }
-            Poll::Ready(other) => Poll::Ready(other.map(|r| r.map_err(Into::into))),
+            // hyper drops what it has not written when a body fails; a pause lets it write first, so that
+            // the client gets all that came before.
+            Poll::Ready(Some(Err(failure))) => {
+                self.failure = Some(failure);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending if stalled(&mut self.sleep, self.idle, cx) => {
                 Poll::Ready(Some(Err(Fault::UpstreamTimeout.into())))
             }
             Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => http_body::Body::size_hint(body),
+            Self::Http2(body) => http_body::Body::size_hint(body),
         }
     }
 }

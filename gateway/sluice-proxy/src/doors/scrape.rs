@@ -218,16 +218,23 @@ fn pools(shared: &Shared, out: &mut Vec<MetricFamily>) {
     let mut opened = Family::counter("sluice_pool_opened_total", "Connections made to upstreams.");
     let mut reused =
         Family::counter("sluice_pool_reused_total", "Requests sent on a kept connection.");
+    let mut interim = Family::counter(
+        "sluice_upstream_interim_total",
+        "Interim answers (1xx) of services that were dropped.",
+    );
     let mut closed = Family::counter("sluice_pool_closed_total", "Connections closed, by reason.");
     for counts in retained.all::<Counts>() {
         let name = &*counts.upstream;
         opened.add(&[("upstream", name)], counts.opened.load(Ordering::Relaxed));
         reused.add(&[("upstream", name)], counts.reused.load(Ordering::Relaxed));
+        interim.add(&[("upstream", name)], counts.interim.load(Ordering::Relaxed));
         for why in Close::ALL {
             closed.add(&[("upstream", name), ("reason", why.as_str())], counts.closed(why));
         }
     }
-    [connections, opened, reused, closed, waiting].into_iter().for_each(|family| family.done(out));
+    [connections, opened, reused, interim, closed, waiting]
+        .into_iter()
+        .for_each(|family| family.done(out));
 }
 
 fn clients(shared: &Shared, out: &mut Vec<MetricFamily>) {

@@ -139,6 +139,8 @@ pub(crate) struct Counts {
     pub(crate) upstream: Arc<str>,
     pub(crate) opened: AtomicU64,
     pub(crate) reused: AtomicU64,
+    /// Interim answers (1xx) that were dropped: hyper's server cannot pass them on.
+    pub(crate) interim: AtomicU64,
     closed: [AtomicU64; CLOSES],
 }
 
@@ -148,6 +150,7 @@ impl Counts {
             upstream,
             opened: AtomicU64::new(0),
             reused: AtomicU64::new(0),
+            interim: AtomicU64::new(0),
             closed: [const { AtomicU64::new(0) }; CLOSES],
         }
     }

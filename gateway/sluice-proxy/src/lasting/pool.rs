@@ -12,20 +12,20 @@ use std::sync::{Arc, Weak};
 
 use foldhash::fast::RandomState;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::link::{Close, Counts, Link, Protocol};
 use super::tasks::{self, Kind};
-use crate::base::body::Upload;
+use crate::base::body::{Answer, Upload};
 use crate::base::clock::{self, Moment};
 use crate::base::fault::Fault;
+use crate::base::http1::{self, Exchange, Failure, Head};
 
 mod connect;
 
 /// Requests of one worker that may wait for a connection to one endpoint.
 const MAX_WAITERS: usize = 128;
-/// How long a connection may take to become ready again after its answer was read.
+/// How long a request may go on being sent after its answer was read.
 const SETTLE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// All pools of one worker.
@@ -50,8 +50,8 @@ pub(crate) struct Pool {
 
 /// An HTTP/1 connection between requests.
 struct Kept {
-    sender: hyper::client::conn::http1::SendRequest<Upload>,
-    permit: Rc<Permit>,
+    exchange: Exchange,
+    permit: Permit,
     uses: u64,
     born: Moment,
     since: Moment,
@@ -65,7 +65,7 @@ struct Shared {
 }
 
 /// Proof that a connection was counted; dropping it uncounts.
-struct Permit {
+pub(crate) struct Permit {
     link: Weak<Link>,
     counts: Arc<Counts>,
     _permit: Option<OwnedSemaphorePermit>,
@@ -85,7 +85,7 @@ enum Connection {
     Many { sender: hyper::client::conn::http2::SendRequest<Upload>, _permit: Rc<Permit> },
 }
 
-/// A request that got no answer.
+/// An HTTP/2 request that got no answer.
 pub(crate) struct Lost {
     /// The request itself, if it provably was not sent.
     pub(crate) unsent: Option<Request<Upload>>,
@@ -281,6 +281,7 @@ impl Pool {
         self.idle.borrow_mut().retain(|kept| match kept.verdict(link, now) {
             None => true,
             Some(why) => {
+                kept.exchange.close();
                 link.counts.count_close(why);
                 link.idle.fetch_sub(1, Ordering::Relaxed);
                 false
@@ -340,17 +341,17 @@ impl Drop for Pool {
 
 impl Kept {
     async fn open(link: &Arc<Link>, permit: OwnedSemaphorePermit) -> Result<Self, Fault> {
-        let permit = Rc::new(Permit::new(link, Some(permit)));
+        let permit = Permit::new(link, Some(permit));
         // Connecting is rare and its state large (TLS): a request in progress should not carry it.
-        let sender = Box::pin(connect::http1(link, Rc::clone(&permit))).await?;
+        let exchange = Exchange::new(Box::pin(connect::http1(link)).await?);
         link.counts.opened.fetch_add(1, Ordering::Relaxed);
         let now = clock::now();
-        Ok(Self { sender, permit, uses: 0, born: now, since: now })
+        Ok(Self { exchange, permit, uses: 0, born: now, since: now })
     }
 
     /// Why it may not be used again, if so.
     fn verdict(&self, link: &Link, now: Moment) -> Option<Close> {
-        if self.sender.is_closed() || !self.sender.is_ready() {
+        if !self.exchange.is_quiet() {
             Some(Close::Peer)
         } else if now.saturating_since(self.since) >= link.idle_timeout() {
             Some(Close::Idle)
@@ -364,6 +365,7 @@ impl Kept {
     }
 
     fn close(self, why: Close) {
+        self.exchange.close();
         self.permit.counts.count_close(why);
     }
 }
@@ -402,32 +404,62 @@ impl Lease {
         Self { pool, link: Arc::clone(link), connection, reused }
     }
 
-    /// Sends the request and waits for the head of the final answer.
-    pub(crate) async fn send(
+    /// Sends a request over HTTP/1.1 and waits for the head of the final answer.
+    pub(crate) async fn send1(
+        &mut self,
+        head: Head<'_>,
+        body: Upload,
+    ) -> Result<Response<Answer>, http1::Lost> {
+        let Some(Connection::One { kept }) = &self.connection else {
+            return Err(http1::Lost { failure: Failure::Died, seen: false });
+        };
+        let answer = kept.exchange.send(head, body).await?;
+        let interim = kept.exchange.interim();
+        if interim > 0 {
+            self.link.counts.interim.fetch_add(interim.into(), Ordering::Relaxed);
+        }
+        if kept.exchange.is_uploading() {
+            let exchange = kept.exchange.clone();
+            tasks::local(Kind::Upstream, async move { exchange.upload().await });
+        }
+        Ok(answer.map(Answer::Http1))
+    }
+
+    /// Sends a request over HTTP/2 and waits for the head of the final answer.
+    pub(crate) async fn send2(
         &mut self,
         request: Request<Upload>,
-    ) -> Result<Response<Incoming>, Box<Lost>> {
-        let sent = match &mut self.connection {
-            Some(Connection::One { kept }) => kept.sender.try_send_request(request).await,
-            Some(Connection::Many { sender, .. }) => sender.try_send_request(request).await,
-            // A lease is used once; `send` twice on a released one cannot be written from outside.
-            None => std::future::pending().await,
+    ) -> Result<Response<Answer>, Box<Lost>> {
+        let Some(Connection::Many { sender, .. }) = &mut self.connection else {
+            // A lease of the other protocol; nobody asks for that.
+            return std::future::pending().await;
         };
-        sent.map_err(|mut lost| {
+        let sent = sender.try_send_request(request).await;
+        let answer = sent.map_err(|mut lost| {
             Box::new(Lost { unsent: lost.take_message(), error: lost.into_error() })
-        })
+        })?;
+        Ok(answer.map(Answer::Http2))
     }
 
     /// The answer was read to its end: the connection may serve another request.
     pub(crate) fn release(mut self) {
         let Some(Connection::One { kept }) = self.connection.take() else { return };
-        if kept.sender.is_closed() {
-            kept.close(Close::Peer);
-        } else if kept.sender.is_ready() {
+        if kept.exchange.is_clean() {
             self.pool.give_back(kept, clock::now());
-        } else {
+        } else if kept.exchange.is_uploading() {
             settle(Rc::clone(&self.pool), kept);
+        } else {
+            kept.close(Close::Unusable);
         }
+    }
+
+    /// The service switched protocols: the stream, what was read from it beyond the answer, and its
+    /// place among the endpoint's connections, to be held for as long as the stream is.
+    pub(crate) fn into_tunnel(mut self) -> Option<(http1::Stream, bytes::Bytes, Permit)> {
+        let Some(Connection::One { kept }) = self.connection.take() else { return None };
+        let (stream, read) = kept.exchange.into_stream()?;
+        kept.permit.counts.count_close(Close::Unusable);
+        Some((stream, read, kept.permit))
     }
 
     /// The connection may not be used again, for a reason that is no failure.
@@ -451,15 +483,16 @@ impl Drop for Lease {
     }
 }
 
-/// The answer is complete but the connection is still busy (a slow upload after an early answer):
-/// it comes back when it is ready, or is closed.
-fn settle(pool: Rc<Pool>, mut kept: Kept) {
+/// The answer is complete but the request is not (a slow upload after an early answer): the connection
+/// comes back when it is, or is closed.
+fn settle(pool: Rc<Pool>, kept: Kept) {
     tasks::local(Kind::Upstream, async move {
         let limit = clock::deadline(clock::now().after(SETTLE));
-        match tokio::time::timeout_at(limit, kept.sender.ready()).await {
-            Ok(Ok(())) => pool.give_back(kept, clock::now()),
-            Ok(Err(_)) => kept.close(Close::Peer),
-            Err(_) => kept.close(Close::Unusable),
+        let uploaded = tokio::time::timeout_at(limit, kept.exchange.uploaded()).await;
+        if uploaded.is_ok() && kept.exchange.is_clean() {
+            pool.give_back(kept, clock::now());
+        } else {
+            kept.close(Close::Unusable);
         }
     });
 }

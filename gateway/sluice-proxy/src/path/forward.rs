@@ -7,15 +7,18 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode, Version};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use sluice_engine::breaker::{Outcome, Ticket};
 
 use super::admission::Wants;
 use super::record::{Inbound, Record};
-use crate::base::body::{Body, Meter, Upload};
+use crate::base::body::{Answer, Body, Meter, Upload};
 use crate::base::clock::{self, Moment};
 use crate::base::fault::Fault;
+use crate::base::http1::{self, Failure, Head};
+use crate::lasting::link::Protocol;
 use crate::lasting::pool::{Lease, Lost};
 use crate::lasting::telemetry::metrics::Source;
 use crate::parts::upstream::endpoints::{Endpoint, EndpointSet};
@@ -35,8 +38,13 @@ struct Journey<'a> {
     record: &'a mut Record,
     upstream: &'a Upstream,
     service: &'a Service,
-    /// What is sent next: the request itself, or after a failure what may be sent again.
-    request: Option<Request<Upload>>,
+    head: &'a mut Parts,
+    /// What the gateway says beside what the client said.
+    added: headers::Fields,
+    /// The request's body until it is sent.
+    upload: Option<Upload>,
+    /// Whether it may be sent twice: an idempotent method without a body (RFC 9110 section 9.2.2).
+    repeatable: bool,
     wants: Wants,
     streaming: bool,
     /// When the head of the answer must be there; streaming routes have no such moment.
@@ -45,7 +53,7 @@ struct Journey<'a> {
 
 /// What one attempt came to.
 enum Attempt {
-    Answered(Response<Incoming>),
+    Answered(Response<Answer>),
     /// It may be tried once more.
     Again(Fault, Retry),
     Failed(Fault),
@@ -70,14 +78,25 @@ pub(crate) async fn send(
 ) -> Result<Response<Body>, Fault> {
     let streaming = record.route().streaming;
     let limit = (!streaming).then(|| record.cx.started.after(service.timeouts.total.0));
-    let mut request = Request::new(upload(record, inbound.body.take(), streaming)?);
-    std::mem::swap(request.method_mut(), &mut inbound.head.method);
-    std::mem::swap(request.uri_mut(), &mut inbound.head.uri);
-    std::mem::swap(request.headers_mut(), &mut inbound.head.headers);
-    headers::introduce(request.headers_mut(), inbound.head.version, &record.cx);
+    let upload = upload(record, inbound.body.take(), streaming)?;
+    let head = &mut inbound.head;
+    let added = headers::introduce(head, service.protocol, &record.cx);
+    let bodiless = http_body::Body::is_end_stream(&upload);
+    let repeatable = bodiless && is_idempotent(&head.method);
     record.cx.timing.gateway = clock::now().saturating_since(record.cx.started);
-    let request = Some(request);
-    let mut journey = Journey { record, upstream, service, request, wants, streaming, limit };
+    let upload = Some(upload);
+    let mut journey = Journey {
+        record,
+        upstream,
+        service,
+        head,
+        added,
+        upload,
+        repeatable,
+        wants,
+        streaming,
+        limit,
+    };
     let answer = journey.attempts().await?;
     journey.accept(answer)
 }
@@ -99,7 +118,7 @@ fn upload(record: &mut Record, body: Option<Incoming>, streaming: bool) -> Resul
 }
 
 impl<'a> Journey<'a> {
-    async fn attempts(&mut self) -> Result<Response<Incoming>, Fault> {
+    async fn attempts(&mut self) -> Result<Response<Answer>, Fault> {
         let set = self.service.endpoints.load_full();
         let first = set.choose(&self.service.position, None).ok_or(Fault::NoEndpoint)?;
         let (fault, retry) = match self.attempt(&set, first, false).await? {
@@ -179,23 +198,75 @@ impl<'a> Journey<'a> {
         let connected = clock::now();
         self.record.cx.timing.connect = connected.saturating_since(begun);
         self.record.cx.reused = lease.reused;
-        let Some(mut request) = self.request.take() else {
-            return Attempt::Failed(Fault::Internal);
-        };
-        headers::address(&mut request, endpoint, self.service, &self.record.cx, self.wants);
-        if lease.reused && !fresh {
-            self.request = replayable(&request);
-        }
-        let sent = self.patience(connected).wait(lease.send(request)).await;
+        let attempt = self.send(&mut lease, endpoint, fresh, connected).await;
         self.record.cx.timing.head = clock::now().saturating_since(connected);
-        match sent {
-            Some(Ok(answer)) => {
-                self.record.lease = Some(lease);
-                Attempt::Answered(answer)
-            }
-            Some(Err(lost)) => self.lost(*lost, &lease),
-            None => Attempt::Failed(self.timeout()),
+        if matches!(attempt, Some(Attempt::Answered(_))) {
+            self.record.lease = Some(lease);
         }
+        attempt.unwrap_or_else(|| Attempt::Failed(self.timeout()))
+    }
+
+    /// Sends the request over a connection; `None` when patience ends first.
+    async fn send(
+        &mut self,
+        lease: &mut Lease,
+        endpoint: &Endpoint,
+        fresh: bool,
+        connected: Moment,
+    ) -> Option<Attempt> {
+        let host = headers::host(endpoint, self.service, &self.record.cx);
+        let patience = self.patience(connected);
+        let idle = lease.reused && !fresh;
+        let Some(body) = self.body() else { return Some(Attempt::Failed(Fault::Internal)) };
+        Some(match self.service.protocol {
+            Protocol::Http1 => match patience.wait(lease.send1(self.head1(&host), body)).await? {
+                Ok(answer) => Attempt::Answered(answer),
+                Err(lost) => self.lost1(lost, idle),
+            },
+            Protocol::Http2 => {
+                let keep = self.repeatable && idle;
+                let request = self.request2(endpoint, &host, body, keep);
+                match patience.wait(lease.send2(request)).await? {
+                    Ok(answer) => Attempt::Answered(answer),
+                    Err(lost) => self.lost2(*lost, keep),
+                }
+            }
+        })
+    }
+
+    /// The body to send: the client's the first time, none if there was none.
+    fn body(&mut self) -> Option<Upload> {
+        if self.repeatable { Some(Upload::empty()) } else { self.upload.take() }
+    }
+
+    fn head1<'h>(&'h self, host: &'h HeaderValue) -> Head<'h> {
+        Head {
+            method: &self.head.method,
+            target: &self.head.uri,
+            host,
+            fields: &self.head.headers,
+            added: &self.added,
+            trailers: self.wants.trailers,
+            websocket: self.wants.websocket,
+        }
+    }
+
+    /// The request for HTTP/2, whose client takes it whole; what it took is kept only if it may be
+    /// sent again.
+    fn request2(
+        &mut self,
+        endpoint: &Endpoint,
+        host: &HeaderValue,
+        body: Upload,
+        keep: bool,
+    ) -> Request<Upload> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.head.method.clone();
+        *request.uri_mut() = self.head.uri.clone();
+        *request.headers_mut() =
+            if keep { self.head.headers.clone() } else { std::mem::take(&mut self.head.headers) };
+        headers::address2(&mut request, endpoint, host, self.wants);
+        request
     }
 
     /// How long the head of the answer is waited for from `now` on.
@@ -206,16 +277,35 @@ impl<'a> Journey<'a> {
         }
     }
 
-    /// Judges a request that got no answer.
-    fn lost(&mut self, lost: Lost, lease: &Lease) -> Attempt {
-        if let Some(fault) = self.record.cx.upload.as_ref().and_then(|meter| meter.fault.get()) {
+    /// Judges a request that got no answer over HTTP/1.1. On a connection that has served before, an end
+    /// without any byte of an answer is most likely the service closing an idle connection.
+    fn lost1(&self, lost: http1::Lost, idle: bool) -> Attempt {
+        if let Some(fault) = self.upload_fault() {
+            return Attempt::Failed(fault);
+        }
+        match lost.failure {
+            Failure::Upload => Attempt::Failed(Fault::BodyBroken),
+            Failure::Tls => Attempt::Failed(Fault::UpstreamTls),
+            Failure::Malformed => Attempt::Failed(Fault::UpstreamMalformed),
+            Failure::Died if idle && self.repeatable && !lost.seen => {
+                Attempt::Again(Fault::UpstreamReset, Retry::Fresh)
+            }
+            Failure::Died => Attempt::Failed(Fault::UpstreamReset),
+        }
+    }
+
+    /// Judges a request that got no answer over HTTP/2; `kept` tells whether it is still here.
+    fn lost2(&mut self, lost: Lost, kept: bool) -> Attempt {
+        if let Some(fault) = self.upload_fault() {
             return Attempt::Failed(fault);
         }
         if is_tls(&lost.error) {
             return Attempt::Failed(Fault::UpstreamTls);
         }
         if let Some(request) = lost.unsent {
-            self.request = Some(request);
+            let (head, body) = request.into_parts();
+            self.head.headers = head.headers;
+            self.upload = Some(body);
             return Attempt::Again(Fault::UpstreamReset, Retry::Fresh);
         }
         let refused = refused_stream(&lost.error);
@@ -227,10 +317,14 @@ impl<'a> Journey<'a> {
             tracing::debug!(upstream = %self.upstream.name, error = %lost.error, "malformed answer");
             return Attempt::Failed(Fault::UpstreamMalformed);
         }
-        if (lease.reused || refused) && self.request.is_some() {
+        if kept {
             return Attempt::Again(Fault::UpstreamReset, Retry::Fresh);
         }
         Attempt::Failed(Fault::UpstreamReset)
+    }
+
+    fn upload_fault(&self) -> Option<Fault> {
+        self.record.cx.upload.as_ref().and_then(|meter| meter.fault.get())
     }
 
     /// A time limit ran out: was the service slow, or the client, who never finished its body?
@@ -240,7 +334,7 @@ impl<'a> Journey<'a> {
     }
 
     /// Makes the service's answer one of ours.
-    fn accept(self, answer: Response<Incoming>) -> Result<Response<Body>, Fault> {
+    fn accept(self, answer: Response<Answer>) -> Result<Response<Body>, Fault> {
         let record = self.record;
         let (mut head, body) = answer.into_parts();
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -252,36 +346,18 @@ impl<'a> Journey<'a> {
             record.unusable = true;
             return Err(Fault::UpstreamMalformed);
         }
-        // An HTTP/1.0 answer turns hyper's connection into an HTTP/1.0 one, on which the next chunked
-        // request would lose its body.
-        let old = head.version == Version::HTTP_10;
-        let framed_twice = headers::from_service(&mut head, record.lease.as_ref().map(Lease::link));
-        record.unusable = old || framed_twice;
+        headers::from_service(&mut head, record.lease.as_ref().map(Lease::link));
         record.source = Source::Upstream;
-        let idle = if self.streaming { STREAM_IDLE } else { self.service.timeouts.idle.0 };
-        let answer = Response::from_parts(head, Body::stream(body, idle));
         if switching {
-            return tunnel::switch(record, answer);
+            return tunnel::switch(record, head);
         }
-        Ok(answer)
+        let idle = if self.streaming { STREAM_IDLE } else { self.service.timeouts.idle.0 };
+        Ok(Response::from_parts(head, Body::stream(body, idle)))
     }
 }
 
-/// A copy of a request that may be sent twice: a safe or idempotent method without a body.
-fn replayable(request: &Request<Upload>) -> Option<Request<Upload>> {
-    let idempotent = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
-    );
-    if !idempotent || !http_body::Body::is_end_stream(request.body()) {
-        return None;
-    }
-    let mut copy = Request::new(Upload::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
 }
 
 fn is_reset(error: &hyper::Error) -> bool {

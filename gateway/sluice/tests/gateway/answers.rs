@@ -93,10 +93,23 @@ async fn a_service_that_closes_its_connection_does_not_close_the_clients() {
 
 #[tokio::test]
 async fn interim_answers_end_at_the_gateway() {
-    let rogue = Rogue::start(rogue::interim_storm(40));
+    let rogue = Rogue::start(rogue::interim_storm(16));
     let gateway = Gateway::start(&passing(rogue.addr())).await;
     let answer = gateway.get("/").await;
     assert_eq!((answer.status, answer.text().as_str(), answer.interims.len()), (200, "ok", 0));
+    assert_eq!(gateway.metric(r#"sluice_upstream_interim_total{upstream="service"}"#).await, 16.0);
+}
+
+/// U-10: a service that never comes to the point.
+#[tokio::test]
+async fn u_10_a_storm_of_interim_answers_is_a_bad_gateway() {
+    let rogue = Rogue::start(rogue::interim_storm(17));
+    let gateway = Gateway::start(&passing(rogue.addr())).await;
+    let answer = gateway.get("/").await;
+    assert_eq!(
+        (answer.status, answer.json()["reason"].as_str()),
+        (502, Some("upstream_malformed"))
+    );
 }
 
 #[tokio::test]

@@ -21,6 +21,25 @@ async fn tunnels(gateway: &Gateway, expected: f64) {
 }
 
 #[tokio::test]
+async fn a_tunnel_keeps_its_place_among_the_connections_to_its_service() {
+    let echo = ws::Echo::start();
+    let upstream = "keepalive: { max_connections: 1, max_wait: 200ms },";
+    let config = passing_with(echo.addr(), upstream, "websocket: true,");
+    let gateway = Gateway::start(&config).await;
+    let mut client = ws::Client::connect(gateway.http, "a", "/", &[]).await;
+    client.send_text("first").await;
+    assert_eq!(client.next().await.payload, b"first");
+    let refused = gateway.get("/").await;
+    assert_eq!((refused.status, refused.json()["reason"].as_str()), (503, Some("pool_exhausted")));
+    client.close(1000).await;
+    drop(client);
+    tunnels(&gateway, 0.0).await;
+    let mut second = ws::Client::connect(gateway.http, "a", "/", &[]).await;
+    second.send_text("second").await;
+    assert_eq!(second.next().await.payload, b"second");
+}
+
+#[tokio::test]
 async fn messages_pass_both_ways_and_are_counted() {
     let echo = ws::Echo::start();
     let gateway = Gateway::start(&passing_with(echo.addr(), "", "websocket: true,")).await;

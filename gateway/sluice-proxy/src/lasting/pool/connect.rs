@@ -1,12 +1,12 @@
-//! Opens a connection to a service: TCP, TLS where the shape says so, and hyper's client on top. Each
-//! step has the shape's connect timeout. The task that drives a connection holds its permit, so that
-//! one counts until its socket is closed, whoever let go of it.
+//! Opens a connection to a service: TCP, TLS where the shape says so, and for HTTP/2 hyper's client on
+//! top. Each step has the shape's connect timeout. The task that drives an HTTP/2 connection holds its
+//! permit, so that one counts until its socket is closed, whoever let go of it.
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -17,9 +17,8 @@ use super::Permit;
 use crate::base::body::Upload;
 use crate::base::clock;
 use crate::base::fault::Fault;
+use crate::base::http1::Stream;
 
-/// Largest head and read buffer of an HTTP/1 answer, bytes.
-const MAX_HEAD: usize = 64 * 1024;
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
@@ -28,15 +27,12 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn http1(
-    link: &Arc<Link>,
-    permit: Rc<Permit>,
-) -> Result<http1::SendRequest<Upload>, Fault> {
+pub(super) async fn http1(link: &Arc<Link>) -> Result<Stream, Fault> {
     let stream = tcp(link).await?;
-    match &link.shape.tls {
-        None => handshake1(stream, permit).await,
-        Some(tls) => handshake1(secure(link, tls, stream).await?, permit).await,
-    }
+    Ok(match &link.shape.tls {
+        None => Stream::Plain(stream),
+        Some(tls) => Stream::Tls(Box::new(secure(link, tls, stream).await?)),
+    })
 }
 
 pub(super) async fn http2(
@@ -83,25 +79,6 @@ async fn secure(
 async fn within<F: Future>(link: &Link, step: F) -> Result<F::Output, Fault> {
     let limit = clock::deadline(clock::now().after(link.shape.connect));
     tokio::time::timeout_at(limit, step).await.map_err(|_| Fault::ConnectTimeout)
-}
-
-async fn handshake1<I>(io: I, permit: Rc<Permit>) -> Result<http1::SendRequest<Upload>, Fault>
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .writev(false)
-        .max_buf_size(MAX_HEAD)
-        .max_header_size(MAX_HEAD)
-        .handshake(TokioIo::new(io))
-        .await
-        .map_err(|_| Fault::ConnectFailed)?;
-    tasks::local(Kind::Upstream, async move {
-        // Its failure is told to the request that is on it.
-        let _ = connection.with_upgrades().await;
-        drop(permit);
-    });
-    Ok(sender)
 }
 
 async fn handshake2<I>(io: I, permit: Rc<Permit>) -> Result<http2::SendRequest<Upload>, Fault>

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA,
-};
+use http::header::{CONNECTION, FORWARDED, HOST, TE, UPGRADE, VIA};
+use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version};
+use smallvec::SmallVec;
 
 use super::super::admission::{Wants, instance, remove_nominated};
 use super::super::survey::HOP_BY_HOP;
@@ -19,101 +19,97 @@ use crate::lasting::link::{Link, Protocol};
 use crate::parts::upstream::endpoints::Endpoint;
 use crate::parts::upstream::{HostMode, Service};
 
+/// Fields that [`introduce`] adds at most.
+const INTRODUCED: usize = 7;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-/// Fields that [`introduce`] and [`address`] add.
-const INTRODUCED: usize = 8;
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// Addresses a request to an endpoint, in the protocol spoken there. Doing it twice gives the same.
-pub(super) fn address(
-    request: &mut Request<Upload>,
-    endpoint: &Endpoint,
-    service: &Service,
-    cx: &Cx,
-    wants: Wants,
-) {
-    let host = match (&cx.upstream_host, &service.host) {
+/// Fields beside a map: writing them costs less than a map's insertion.
+pub(super) type Fields = SmallVec<[(HeaderName, HeaderValue); INTRODUCED]>;
+
+/// The host to name to an endpoint.
+pub(super) fn host(endpoint: &Endpoint, service: &Service, cx: &Cx) -> HeaderValue {
+    match (&cx.upstream_host, &service.host) {
         (Some(host), _) => host.clone(),
         (None, HostMode::Fixed(host)) => host.clone(),
         (None, HostMode::Endpoint) => endpoint.host.clone(),
         (None, HostMode::Client) => {
             cx.host.as_ref().map_or_else(|| endpoint.host.clone(), |host| host.value().clone())
         }
-    };
-    let length_known = http_body::Body::is_end_stream(request.body())
-        || request.headers().contains_key(CONTENT_LENGTH);
-    let headers = request.headers_mut();
-    let trailers = wants.trailers && !wants.websocket;
-    if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-    match service.protocol {
-        Protocol::Http1 => {
-            if wants.websocket {
-                headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            }
-            if trailers {
-                // RFC 9110 section 10.1.4: the wish ends at the next hop and has to say so.
-                headers.insert(CONNECTION, HeaderValue::from_static("te"));
-            }
-            if !length_known {
-                // Without it hyper sends a GET's body not at all.
-                headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            }
-            headers.insert(HOST, host);
-            *request.version_mut() = Version::HTTP_11;
-        }
-        Protocol::Http2 => {
-            headers.remove(HOST);
-            let secure = endpoint.link.shape.tls.is_some();
-            let uri = absolute(request.uri(), &host, secure);
-            *request.uri_mut() = uri;
-            *request.version_mut() = Version::HTTP_2;
-        }
     }
 }
 
+/// Addresses an HTTP/2 request to an endpoint. Doing it twice gives the same.
+pub(super) fn address2(
+    request: &mut Request<Upload>,
+    endpoint: &Endpoint,
+    host: &HeaderValue,
+    wants: Wants,
+) {
+    let headers = request.headers_mut();
+    headers.remove(HOST);
+    if wants.trailers && !wants.websocket {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    let secure = endpoint.link.shape.tls.is_some();
+    *request.uri_mut() = absolute(request.uri(), host, secure);
+    *request.version_mut() = Version::HTTP_2;
+}
+
 /// Says who asked and that the request came this way, once however many attempts are made. What an
-/// untrusted client said about this has been removed before.
-pub(super) fn introduce(headers: &mut HeaderMap, version: Version, cx: &Cx) {
+/// untrusted client said about this has been removed before. HTTP/2's client wants all fields in the
+/// map; for HTTP/1.1 they are given back, to be written beside it.
+pub(super) fn introduce(head: &mut Parts, protocol: Protocol, cx: &Cx) -> Fields {
+    let added = introduction(&mut head.headers, head.version, cx);
+    if protocol == Protocol::Http1 {
+        return added;
+    }
+    head.headers.extend(added);
+    Fields::new()
+}
+
+fn introduction(headers: &mut HeaderMap, version: Version, cx: &Cx) -> Fields {
     let peer = &cx.peer;
-    // Growing once is cheaper than with every field.
-    headers.reserve(INTRODUCED);
-    match headers.get(&X_FORWARDED_FOR) {
-        // Only a trusted proxy's list has survived admission; it grows by that proxy's address.
-        Some(_) => {
-            let lines = headers.get_all(&X_FORWARDED_FOR);
-            let mut parts: Vec<&[u8]> = lines.iter().map(HeaderValue::as_bytes).collect();
-            parts.push(peer.address_value.as_bytes());
-            if let Ok(list) = HeaderValue::from_bytes(&parts.join(&b", "[..])) {
-                headers.insert(X_FORWARDED_FOR, list);
-            }
-        }
-        None => {
-            headers.insert(X_FORWARDED_FOR, peer.address_value.clone());
-        }
-    }
-    headers.insert(X_REAL_IP, client_value(cx));
-    if !(cx.peer_trusted && headers.contains_key(&X_FORWARDED_PROTO)) {
+    let mut added = Fields::new();
+    added.push((X_FORWARDED_FOR, forwarded_for(headers, &peer.address_value)));
+    headers.remove(X_REAL_IP);
+    added.push((X_REAL_IP, client_value(cx)));
+    // A trusted proxy in front of us knows better what the client's side looked like.
+    let told = |name: &HeaderName| cx.peer_trusted && headers.contains_key(name);
+    if !told(&X_FORWARDED_PROTO) {
         let proto = if peer.secure { "https" } else { "http" };
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+        added.push((X_FORWARDED_PROTO, HeaderValue::from_static(proto)));
     }
-    if !(cx.peer_trusted && headers.contains_key(&X_FORWARDED_PORT)) {
-        headers.insert(X_FORWARDED_PORT, peer.port_value.clone());
+    if !told(&X_FORWARDED_PORT) {
+        added.push((X_FORWARDED_PORT, peer.port_value.clone()));
     }
-    if !(cx.peer_trusted && headers.contains_key(&X_FORWARDED_HOST))
+    if !told(&X_FORWARDED_HOST)
         && let Some(host) = &cx.host
     {
-        headers.insert(X_FORWARDED_HOST, host.value().clone());
+        added.push((X_FORWARDED_HOST, host.value().clone()));
     }
     if cx.forwarded_header {
-        headers.append(FORWARDED, forwarded(cx));
+        added.push((FORWARDED, forwarded(cx)));
     }
-    headers.append(VIA, via(version));
+    added.push((VIA, via(version)));
+    added
+}
+
+/// The addresses the request has come by. Only a trusted proxy's list has survived admission; it grows
+/// by that proxy's address.
+fn forwarded_for(headers: &mut HeaderMap, peer: &HeaderValue) -> HeaderValue {
+    if !headers.contains_key(&X_FORWARDED_FOR) {
+        return peer.clone();
+    }
+    let lines = headers.get_all(&X_FORWARDED_FOR);
+    let mut parts: Vec<&[u8]> = lines.iter().map(HeaderValue::as_bytes).collect();
+    parts.push(peer.as_bytes());
+    let list = HeaderValue::from_bytes(&parts.join(&b", "[..]));
+    headers.remove(&X_FORWARDED_FOR);
+    list.unwrap_or_else(|_| peer.clone())
 }
 
 /// One element of RFC 7239: the peer it came from, the host it asked for, and over what.
@@ -165,26 +161,16 @@ fn absolute(uri: &Uri, host: &HeaderValue, secure: bool) -> Uri {
     Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
 
-/// Cleans an answer's head: what ends at this hop, and a length that a transfer coding overrules. One
-/// pass finds out what there is to do, which for most answers is nothing.
-///
-/// Tells whether the answer named both a length and a transfer coding. The coding counts, but somebody
-/// on the way may have believed the length, so nothing after it on its connection can be trusted
-/// (RFC 9112 section 6.3).
-pub(super) fn from_service(head: &mut http::response::Parts, link: Option<&Arc<Link>>) -> bool {
+/// Cleans an answer's head of what ends at this hop. One pass finds out what there is to do, which for
+/// most answers is nothing.
+pub(super) fn from_service(head: &mut http::response::Parts, link: Option<&Arc<Link>>) {
     let headers = &mut head.headers;
-    let (mut connection, mut hop_by_hop, mut length, mut coded) = (false, false, false, false);
+    let (mut connection, mut hop_by_hop) = (false, false);
     for name in headers.keys() {
         match name.as_str() {
             "connection" => connection = true,
-            "content-length" => length = true,
-            "transfer-encoding" => (coded, hop_by_hop) = (true, true),
             name => hop_by_hop |= HOP_BY_HOP.contains(&name),
         }
-    }
-    if coded && length {
-        // hyper leaves the overruled length in the map; passed on it would cut the answer short.
-        headers.remove(CONTENT_LENGTH);
     }
     if connection {
         // The service's list is bounded by the size of its head.
@@ -201,7 +187,6 @@ pub(super) fn from_service(head: &mut http::response::Parts, link: Option<&Arc<L
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
     head.version = Version::HTTP_11;
-    coded && length
 }
 
 /// Believes a service that says how long it keeps idle connections.

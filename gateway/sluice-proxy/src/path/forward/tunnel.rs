@@ -6,15 +6,19 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Response;
+use http::response::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 
 use super::super::record::Record;
 use crate::base::body::Body;
 use crate::base::clock::{self, Moment};
 use crate::base::fault::Fault;
+use crate::base::http1::Stream;
+use crate::lasting::pool::Lease;
 use crate::lasting::tasks::{self, Kind};
 
 const BUFFER: usize = 16 * 1024;
@@ -23,41 +27,37 @@ const IDLE: Duration = Duration::from_secs(300);
 /// How long the other side may take after one has finished.
 const LINGER: Duration = Duration::from_secs(10);
 
-type Io = TokioIo<hyper::upgrade::Upgraded>;
-
-/// Starts the tunnel that the answer promises.
-pub(super) fn switch(
-    record: &mut Record,
-    mut answer: Response<Body>,
-) -> Result<Response<Body>, Fault> {
+/// Starts the tunnel that the answer promises. It keeps its connection's place among the listener's and
+/// among the endpoint's connections, so that their limits hold for tunnels too.
+pub(super) fn switch(record: &mut Record, head: Parts) -> Result<Response<Body>, Fault> {
     let client = record.upgrade.take().ok_or(Fault::UnexpectedUpgrade)?;
-    let service = hyper::upgrade::on(&mut answer);
+    let lease = record.lease.take().and_then(Lease::into_tunnel);
+    let (service, read, permit) = lease.ok_or(Fault::UnexpectedUpgrade)?;
     let in_flight = record.in_flight.take();
-    // A tunnel keeps its connection's place, so that the listener's limit holds for tunnels too.
     let peer = Rc::clone(&record.cx.peer);
     let shard = std::sync::Arc::clone(&record.worker.shard);
-    record.unusable = true;
     shard.tunnels_opened.add(1);
     tasks::local(Kind::Tunnel, async move {
-        if let Err(error) = run(client, service).await {
+        if let Err(error) = run(client, service, read).await {
             tracing::debug!(%error, "tunnel ended");
         }
         shard.tunnels_closed.add(1);
-        drop((in_flight, peer));
+        drop((in_flight, permit, peer));
     });
-    let (head, _) = answer.into_parts();
     Ok(Response::from_parts(head, Body::empty()))
 }
 
-async fn run(client: OnUpgrade, service: OnUpgrade) -> io::Result<()> {
-    let both = async { tokio::try_join!(client, service) };
+/// `read` came from the service with its answer.
+async fn run(client: OnUpgrade, service: Stream, read: Bytes) -> io::Result<()> {
     let limit = clock::deadline(clock::now().after(LINGER));
-    let (client, service) = tokio::time::timeout_at(limit, both)
+    let client = tokio::time::timeout_at(limit, client)
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
         .map_err(io::Error::other)?;
-    let (client_reader, client_writer) = split(TokioIo::new(client));
-    let (service_reader, service_writer) = split(TokioIo::new(service));
+    let mut client = TokioIo::new(client);
+    client.write_all(&read).await?;
+    let (client_reader, client_writer) = split(client);
+    let (service_reader, service_writer) = split(service);
     let active = Rc::new(Cell::new(clock::now()));
     let up = copy(client_reader, service_writer, Rc::clone(&active));
     let down = copy(service_reader, client_writer, Rc::clone(&active));
@@ -70,8 +70,8 @@ async fn run(client: OnUpgrade, service: OnUpgrade) -> io::Result<()> {
 }
 
 async fn copy(
-    mut from: ReadHalf<Io>,
-    mut to: WriteHalf<Io>,
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
     active: Rc<Cell<Moment>>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
