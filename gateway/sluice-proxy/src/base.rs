@@ -4,6 +4,7 @@ pub(crate) mod body;
 pub(crate) mod clock;
 pub(crate) mod clocks;
 pub(crate) mod cx;
+pub(crate) mod deadline;
 pub(crate) mod fault;
 pub(crate) mod http1;
 pub(crate) mod problem;

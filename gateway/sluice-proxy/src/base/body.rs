@@ -12,9 +12,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
 
 use super::clock::{self, Moment};
+use super::deadline::Deadline;
 use super::fault::Fault;
 use super::http1;
 
@@ -65,7 +65,7 @@ pub(crate) enum Answer {
 struct Stalling {
     incoming: Answer,
     idle: Duration,
-    sleep: Option<Pin<Box<Sleep>>>,
+    pause: Option<Deadline>,
     /// Told with the next poll.
     failure: Option<BodyError>,
 }
@@ -84,7 +84,7 @@ impl Body {
         if http_body::Body::is_end_stream(&incoming) {
             return Self::empty();
         }
-        Self::of(Inner::Stream(Stalling { incoming, idle, sleep: None, failure: None }))
+        Self::of(Inner::Stream(Stalling { incoming, idle, pause: None, failure: None }))
     }
 
     fn of(inner: Inner) -> Self {
@@ -170,7 +170,7 @@ impl Stalling {
         }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                self.sleep = None;
+                self.pause = None;
                 Poll::Ready(Some(Ok(match frame.into_trailers() {
                     Ok(trailers) => Frame::trailers(response_trailers(trailers)),
                     Err(data) => data,
@@ -184,7 +184,7 @@ impl Stalling {
                 Poll::Pending
             }
             Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending if stalled(&mut self.sleep, self.idle, cx) => {
+            Poll::Pending if stalled(&mut self.pause, self.idle, cx) => {
                 Poll::Ready(Some(Err(Fault::UpstreamTimeout.into())))
             }
             Poll::Pending => Poll::Pending,
@@ -233,7 +233,7 @@ struct Sending {
     idle: Duration,
     limit: u64,
     meter: Rc<Meter>,
-    sleep: Option<Pin<Box<Sleep>>>,
+    pause: Option<Deadline>,
 }
 
 /// What is known about a request body from outside, while hyper holds it.
@@ -257,7 +257,7 @@ impl Upload {
 
     /// A body of at most `limit` bytes that may pause for `idle` at most.
     pub(crate) fn stream(incoming: Incoming, limit: u64, idle: Duration, meter: Rc<Meter>) -> Self {
-        Self(Some(Sending { incoming, idle, limit, meter, sleep: None }))
+        Self(Some(Sending { incoming, idle, limit, meter, pause: None }))
     }
 }
 
@@ -299,14 +299,14 @@ impl http_body::Body for Upload {
         this.meter.waiting.set(polled.is_pending());
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
-                this.sleep = None;
+                this.pause = None;
                 this.admit(frame)
             }
             Poll::Ready(Some(Err(error))) => {
                 this.fail(if is_gone(&error) { Fault::ClientGone } else { Fault::BodyBroken })
             }
             Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending if stalled(&mut this.sleep, this.idle, cx) => {
+            Poll::Pending if stalled(&mut this.pause, this.idle, cx) => {
                 this.fail(Fault::BodyTimeout)
             }
             Poll::Pending => Poll::Pending,
@@ -327,13 +327,9 @@ impl http_body::Body for Upload {
 
 // === What both share ===
 
-/// Arms the timer on the first pause and tells whether it has run out. A body that never pauses
-/// never pays for a timer.
-fn stalled(sleep: &mut Option<Pin<Box<Sleep>>>, idle: Duration, cx: &mut Context<'_>) -> bool {
-    let sleep = sleep.get_or_insert_with(|| {
-        Box::pin(tokio::time::sleep_until(clock::deadline(clock::now().after(idle))))
-    });
-    sleep.as_mut().poll(cx).is_ready()
+/// Sets the deadline on the first poll of a pause and tells whether it has passed.
+fn stalled(pause: &mut Option<Deadline>, idle: Duration, cx: &mut Context<'_>) -> bool {
+    pause.get_or_insert_with(|| Deadline::at(clock::now().after(idle))).poll(cx).is_ready()
 }
 
 /// Whether a body ends early because its sender left, rather than because it is malformed.

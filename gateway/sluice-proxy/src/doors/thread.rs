@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::accept;
 use super::shared::{Command, Shared};
-use crate::base::clock;
+use crate::base::{clock, deadline};
 use crate::lasting::pool::Pools;
 use crate::lasting::redis;
 use crate::lasting::tasks::{self, Kind};
@@ -54,6 +54,7 @@ async fn serve(worker: &Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
     let (drain, draining) = watch::channel(false);
     let mut accepting: HashMap<Arc<str>, JoinHandle<()>> = HashMap::new();
     let mut tick = tokio::time::interval(TICK);
+    tasks::local(Kind::Worker, deadline::keep());
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::body::Meter;
 use crate::base::clock::{self, Moment};
+use crate::base::deadline::until;
 
 /// Largest pause of a streaming route.
 pub(super) const STREAM_IDLE: Duration = Duration::from_secs(300);
@@ -22,16 +23,13 @@ impl Patience {
     /// Waits for `step` until patience ends.
     pub(super) async fn wait<F: Future>(&self, step: F) -> Option<F::Output> {
         let meter = match self {
-            Self::Until(limit) => {
-                return tokio::time::timeout_at(clock::deadline(*limit), step).await.ok();
-            }
+            Self::Until(limit) => return until(*limit, step).await,
             Self::WhileMoving(meter) => meter.as_deref(),
         };
         let mut step = std::pin::pin!(step);
         let mut last = clock::now();
         loop {
-            let limit = clock::deadline(last.after(STREAM_IDLE));
-            if let Ok(output) = tokio::time::timeout_at(limit, step.as_mut()).await {
+            if let Some(output) = until(last.after(STREAM_IDLE), step.as_mut()).await {
                 return Some(output);
             }
             match meter.map(|meter| meter.moved.get()) {
