@@ -6,6 +6,7 @@ pub(crate) mod clocks;
 pub(crate) mod cx;
 pub(crate) mod deadline;
 pub(crate) mod fault;
+pub(crate) mod hop;
 pub(crate) mod http1;
 pub(crate) mod problem;
 pub(crate) mod respond;

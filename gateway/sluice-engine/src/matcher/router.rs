@@ -113,8 +113,11 @@ impl Router {
 
     /// The tables to ask for a host, the most specific first.
     fn tables(&self, host: &str) -> impl Iterator<Item = &Table> {
-        let domains = host::domains(host, self.longest_wildcard);
-        let wildcards = domains.filter_map(|domain| self.wildcards.get(domain));
+        // Most tables have no wildcards, and then nobody has to take the host apart.
+        let some = self.longest_wildcard > 0;
+        let domains = some.then(|| host::domains(host, self.longest_wildcard));
+        let wildcards = domains.into_iter().flatten();
+        let wildcards = wildcards.filter_map(|domain| self.wildcards.get(domain));
         let literal = self.literal_hosts.get(host);
         literal.into_iter().chain(wildcards).chain([&self.any_host])
     }

@@ -15,5 +15,5 @@ mod stream;
 
 pub(crate) use exchange::{Exchange, Failure, Lost};
 pub(crate) use incoming::Incoming;
-pub(crate) use outgoing::Head;
+pub(crate) use outgoing::{Added, Head};
 pub(crate) use stream::Stream;

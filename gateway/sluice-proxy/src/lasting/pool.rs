@@ -11,22 +11,21 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use foldhash::fast::RandomState;
-use http::{Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::link::{Close, Counts, Link, Protocol};
-use super::tasks::{self, Kind};
-use crate::base::body::{Answer, Upload};
+use crate::base::body::Upload;
 use crate::base::clock::{self, Moment};
 use crate::base::fault::Fault;
-use crate::base::http1::{self, Exchange, Failure, Head};
+use crate::base::http1::Exchange;
 
 mod connect;
+mod lease;
+
+pub(crate) use lease::{Lease, Lost};
 
 /// Requests of one worker that may wait for a connection to one endpoint.
 const MAX_WAITERS: usize = 128;
-/// How long a request may go on being sent after its answer was read.
-const SETTLE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// All pools of one worker.
 pub(crate) struct Pools {
@@ -71,27 +70,6 @@ pub(crate) struct Permit {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// A connection in use by one request.
-pub(crate) struct Lease {
-    pool: Rc<Pool>,
-    link: Arc<Link>,
-    connection: Option<Connection>,
-    /// Whether it has served a request before: only then may its sudden death be the close race.
-    pub(crate) reused: bool,
-}
-
-enum Connection {
-    One { kept: Kept },
-    Many { sender: hyper::client::conn::http2::SendRequest<Upload>, _permit: Rc<Permit> },
-}
-
-/// An HTTP/2 request that got no answer.
-pub(crate) struct Lost {
-    /// The request itself, if it provably was not sent.
-    pub(crate) unsent: Option<Request<Upload>>,
-    pub(crate) error: hyper::Error,
-}
-
 // === impl Pools ===
 
 impl Pools {
@@ -99,27 +77,32 @@ impl Pools {
         Self { by_link: RefCell::default(), yield_elsewhere }
     }
 
-    /// A connection to `link`: a kept one unless `fresh`, else a new one.
+    /// A kept connection to `link`, if one is free.
+    pub(crate) fn kept(&self, link: &Arc<Link>, now: Moment) -> Option<Lease> {
+        if link.shape.protocol == Protocol::Http2 {
+            return None;
+        }
+        let pool = self.of(link);
+        let kept = pool.take_idle(link, now)?;
+        Some(Lease::one(pool, link, kept))
+    }
+
+    /// A connection to `link` where none is kept, or where it has to be a `fresh` one.
     pub(crate) async fn lease(&self, link: &Arc<Link>, fresh: bool) -> Result<Lease, Fault> {
         let pool = self.of(link);
-        match link.shape.protocol {
-            Protocol::Http2 => pool.share(link, fresh).await,
-            Protocol::Http1 => {
-                if !fresh && let Some(kept) = pool.take_idle(link, clock::now()) {
-                    return Ok(Lease::one(pool, link, kept));
-                }
-                let permit = match Arc::clone(&link.permits).try_acquire_owned() {
-                    Ok(permit) => permit,
-                    Err(_) if fresh => Box::pin(self.wait_for_room(&pool, link)).await?,
-                    Err(_) => match Box::pin(self.wait(&pool, link)).await? {
-                        Free::Connection(kept) => return Ok(Lease::one(pool, link, kept)),
-                        Free::Room(permit) => permit,
-                    },
-                };
-                let kept = Kept::open(link, permit).await?;
-                Ok(Lease::one(pool, link, kept))
-            }
+        if link.shape.protocol == Protocol::Http2 {
+            return pool.share(link, fresh).await;
         }
+        let permit = match Arc::clone(&link.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) if fresh => self.wait_for_room(&pool, link).await?,
+            Err(_) => match self.wait(&pool, link).await? {
+                Free::Connection(kept) => return Ok(Lease::one(pool, link, kept)),
+                Free::Room(permit) => permit,
+            },
+        };
+        let kept = Kept::open(link, permit).await?;
+        Ok(Lease::one(pool, link, kept))
     }
 
     /// Drops what is too old, and pools of endpoints that are gone.
@@ -254,11 +237,15 @@ impl Pool {
         kept.since = now;
         let Some(link) = self.link.upgrade() else { return kept.close(Close::Gone) };
         // Who waits would otherwise keep a connection in use beyond its age and number of requests.
-        if let Some(why) = kept.verdict(&link, now) {
+        if let Some(why) = kept.worn(&link, now) {
             return kept.close(why);
         }
         loop {
             let Some(waiter) = self.waiters.borrow_mut().pop_front() else { break };
+            if !kept.exchange.is_quiet() {
+                self.waiters.borrow_mut().push_front(waiter);
+                return kept.close(Close::Peer);
+            }
             match waiter.send(kept) {
                 Ok(()) => {
                     link.counts.reused.fetch_add(1, Ordering::Relaxed);
@@ -320,9 +307,7 @@ impl Pool {
             link.counts.reused.fetch_add(1, Ordering::Relaxed);
         }
         live.uses += 1;
-        let connection =
-            Connection::Many { sender: live.sender.clone(), _permit: Rc::clone(&live.permit) };
-        Ok(Lease { pool, link: Arc::clone(link), connection: Some(connection), reused })
+        Ok(Lease::many(pool, link, live.sender.clone(), Rc::clone(&live.permit), reused))
     }
 }
 
@@ -342,8 +327,7 @@ impl Drop for Pool {
 impl Kept {
     async fn open(link: &Arc<Link>, permit: OwnedSemaphorePermit) -> Result<Self, Fault> {
         let permit = Permit::new(link, Some(permit));
-        // Connecting is rare and its state large (TLS): a request in progress should not carry it.
-        let exchange = Exchange::new(Box::pin(connect::http1(link)).await?);
+        let exchange = Exchange::new(connect::http1(link).await?);
         link.counts.opened.fetch_add(1, Ordering::Relaxed);
         let now = clock::now();
         Ok(Self { exchange, permit, uses: 0, born: now, since: now })
@@ -351,9 +335,12 @@ impl Kept {
 
     /// Why it may not be used again, if so.
     fn verdict(&self, link: &Link, now: Moment) -> Option<Close> {
-        if !self.exchange.is_quiet() {
-            Some(Close::Peer)
-        } else if now.saturating_since(self.since) >= link.idle_timeout() {
+        if self.exchange.is_quiet() { self.worn(link, now) } else { Some(Close::Peer) }
+    }
+
+    /// Which limit of its use it has reached, if any.
+    fn worn(&self, link: &Link, now: Moment) -> Option<Close> {
+        if now.saturating_since(self.since) >= link.idle_timeout() {
             Some(Close::Idle)
         } else if now.saturating_since(self.born) >= link.shape.max_age {
             Some(Close::Age)
@@ -373,7 +360,7 @@ impl Kept {
 impl Shared {
     async fn open(link: &Arc<Link>) -> Result<Self, Fault> {
         let permit = Rc::new(Permit::new(link, None));
-        let sender = Box::pin(connect::http2(link, Rc::clone(&permit))).await?;
+        let sender = connect::http2(link, Rc::clone(&permit)).await?;
         link.counts.opened.fetch_add(1, Ordering::Relaxed);
         Ok(Self { sender, permit, uses: 0, born: clock::now() })
     }
@@ -392,107 +379,4 @@ impl Drop for Permit {
             link.open.fetch_sub(1, Ordering::Relaxed);
         }
     }
-}
-
-// === impl Lease ===
-
-impl Lease {
-    fn one(pool: Rc<Pool>, link: &Arc<Link>, mut kept: Kept) -> Self {
-        let reused = kept.uses > 0;
-        kept.uses += 1;
-        let connection = Some(Connection::One { kept });
-        Self { pool, link: Arc::clone(link), connection, reused }
-    }
-
-    /// Sends a request over HTTP/1.1 and waits for the head of the final answer.
-    pub(crate) async fn send1(
-        &mut self,
-        head: Head<'_>,
-        body: Upload,
-    ) -> Result<Response<Answer>, http1::Lost> {
-        let Some(Connection::One { kept }) = &self.connection else {
-            return Err(http1::Lost { failure: Failure::Died, seen: false });
-        };
-        let answer = kept.exchange.send(head, body).await?;
-        let interim = kept.exchange.interim();
-        if interim > 0 {
-            self.link.counts.interim.fetch_add(interim.into(), Ordering::Relaxed);
-        }
-        if kept.exchange.is_uploading() {
-            let exchange = kept.exchange.clone();
-            tasks::local(Kind::Upstream, async move { exchange.upload().await });
-        }
-        Ok(answer.map(Answer::Http1))
-    }
-
-    /// Sends a request over HTTP/2 and waits for the head of the final answer.
-    pub(crate) async fn send2(
-        &mut self,
-        request: Request<Upload>,
-    ) -> Result<Response<Answer>, Box<Lost>> {
-        let Some(Connection::Many { sender, .. }) = &mut self.connection else {
-            // A lease of the other protocol; nobody asks for that.
-            return std::future::pending().await;
-        };
-        let sent = sender.try_send_request(request).await;
-        let answer = sent.map_err(|mut lost| {
-            Box::new(Lost { unsent: lost.take_message(), error: lost.into_error() })
-        })?;
-        Ok(answer.map(Answer::Http2))
-    }
-
-    /// The answer was read to its end: the connection may serve another request.
-    pub(crate) fn release(mut self) {
-        let Some(Connection::One { kept }) = self.connection.take() else { return };
-        if kept.exchange.is_clean() {
-            self.pool.give_back(kept, clock::now());
-        } else if kept.exchange.is_uploading() {
-            settle(Rc::clone(&self.pool), kept);
-        } else {
-            kept.close(Close::Unusable);
-        }
-    }
-
-    /// The service switched protocols: the stream, what was read from it beyond the answer, and its
-    /// place among the endpoint's connections, to be held for as long as the stream is.
-    pub(crate) fn into_tunnel(mut self) -> Option<(http1::Stream, bytes::Bytes, Permit)> {
-        let Some(Connection::One { kept }) = self.connection.take() else { return None };
-        let (stream, read) = kept.exchange.into_stream()?;
-        kept.permit.counts.count_close(Close::Unusable);
-        Some((stream, read, kept.permit))
-    }
-
-    /// The connection may not be used again, for a reason that is no failure.
-    pub(crate) fn discard(mut self, why: Close) {
-        if let Some(Connection::One { kept }) = self.connection.take() {
-            kept.close(why);
-        }
-    }
-
-    /// The endpoint's lasting side.
-    pub(crate) fn link(&self) -> &Arc<Link> {
-        &self.link
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(Connection::One { kept }) = self.connection.take() {
-            kept.close(Close::Abandoned);
-        }
-    }
-}
-
-/// The answer is complete but the request is not (a slow upload after an early answer): the connection
-/// comes back when it is, or is closed.
-fn settle(pool: Rc<Pool>, kept: Kept) {
-    tasks::local(Kind::Upstream, async move {
-        let limit = clock::deadline(clock::now().after(SETTLE));
-        let uploaded = tokio::time::timeout_at(limit, kept.exchange.uploaded()).await;
-        if uploaded.is_ok() && kept.exchange.is_clean() {
-            pool.give_back(kept, clock::now());
-        } else {
-            kept.close(Close::Unusable);
-        }
-    });
 }

@@ -9,17 +9,16 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use sluice_engine::{canon, forwarded};
 
-use super::survey::{FORWARDED, HOP_BY_HOP, Survey};
+use super::survey::{FORWARDED, Survey};
 use crate::base::cx::{Cx, Host};
 use crate::base::fault::Fault;
+use crate::base::hop;
 use crate::snapshot::compile::Snapshot;
 
 /// Header fields at most.
 const MAX_FIELDS: usize = 100;
 /// Request target at most, bytes.
 const MAX_TARGET: usize = 8 * 1024;
-/// Lines of `Connection` options looked at; a request with more is refused.
-const MAX_OPTIONS: usize = 32;
 /// How this gateway calls itself in `Via`.
 pub(crate) const PSEUDONYM: &str = "sluice";
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -86,7 +85,7 @@ fn method(method: &Method, snapshot: &Snapshot) -> Result<(), Fault> {
 }
 
 fn framing(headers: &HeaderMap, survey: &Survey) -> Result<(), Fault> {
-    if survey.transfer_encoding {
+    if survey.hop_by_hop.has(&TRANSFER_ENCODING) {
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
         let one = codings.next().map(|value| value.as_bytes().trim_ascii());
         if !one.is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"))
@@ -268,18 +267,18 @@ pub(crate) fn instance() -> &'static str {
 
 fn wants(head: &Parts, survey: &Survey) -> Result<Wants, Fault> {
     let headers = &head.headers;
-    let trailers = survey.te
+    let trailers = survey.hop_by_hop.has(&TE)
         && headers
             .get_all(TE)
             .iter()
             .any(|te| options(te).any(|o| o.eq_ignore_ascii_case(b"trailers")));
     let mut wants = Wants { websocket: false, trailers };
-    let nominated = survey.connection
+    let nominated = survey.hop_by_hop.has(&CONNECTION)
         && headers
             .get_all(CONNECTION)
             .iter()
             .any(|c| options(c).any(|o| o.eq_ignore_ascii_case(b"upgrade")));
-    if !survey.upgrade || !nominated || head.version != Version::HTTP_11 {
+    if !survey.hop_by_hop.has(&UPGRADE) || !nominated || head.version != Version::HTTP_11 {
         return Ok(wants);
     }
     let mut upgrades = headers.get_all(UPGRADE).iter();
@@ -292,7 +291,8 @@ fn wants(head: &Parts, survey: &Survey) -> Result<Wants, Fault> {
     // RFC 6455 section 4.1.
     let key = headers.get("sec-websocket-key").is_some_and(|key| key.len() == 24);
     let version = headers.get("sec-websocket-version").is_some_and(|v| v.as_bytes() == b"13");
-    let bodiless = !survey.transfer_encoding && !headers.contains_key(http::header::CONTENT_LENGTH);
+    let bodiless = !survey.hop_by_hop.has(&TRANSFER_ENCODING)
+        && !headers.contains_key(http::header::CONTENT_LENGTH);
     if upgrades.next().is_some() || head.method != Method::GET || !key || !version || !bodiless {
         return Err(Fault::UpgradeInvalid);
     }
@@ -310,17 +310,10 @@ fn clean(
     survey: &Survey,
     snapshot: &Snapshot,
 ) -> Result<(), Fault> {
-    if survey.connection {
+    if survey.hop_by_hop.has(&CONNECTION) {
         remove_nominated(headers)?;
     }
-    if survey.connection
-        || survey.hop_by_hop
-        || survey.te
-        || survey.transfer_encoding
-        || survey.upgrade
-    {
-        HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(*name)));
-    }
+    survey.hop_by_hop.all().for_each(|name| drop(headers.remove(name)));
     if survey.expect {
         // The gateway has answered it, or will with the first byte it wants.
         headers.remove(EXPECT);
@@ -340,31 +333,13 @@ fn clean(
     Ok(())
 }
 
-/// RFC 9110 section 7.6.1, over all lines. Fields that decide about access or framing stay.
-pub(crate) fn remove_nominated(headers: &mut HeaderMap) -> Result<(), Fault> {
-    const KEPT: [&str; 7] =
-        ["authorization", "content-length", "content-type", "cookie", "host", "via", "date"];
-    let mut names: smallvec::SmallVec<[HeaderName; 4]> = smallvec::SmallVec::new();
-    let mut seen = 0;
+/// RFC 9110 section 7.6.1, over all lines.
+fn remove_nominated(headers: &mut HeaderMap) -> Result<(), Fault> {
+    let mut options = hop::Options::default();
     for line in headers.get_all(CONNECTION) {
-        for option in options(line) {
-            seen += 1;
-            if seen > MAX_OPTIONS {
-                return Err(Fault::HeadTooLarge);
-            }
-            if option.eq_ignore_ascii_case(b"close") || option.eq_ignore_ascii_case(b"keep-alive") {
-                continue;
-            }
-            if let Ok(name) = HeaderName::from_bytes(option)
-                && !KEPT.contains(&name.as_str())
-            {
-                names.push(name);
-            }
-        }
+        options.read(line.as_bytes()).map_err(|_| Fault::HeadTooLarge)?;
     }
-    for name in names {
-        headers.remove(name);
-    }
+    options.nominated.iter().for_each(|name| drop(headers.remove(name)));
     Ok(())
 }
 

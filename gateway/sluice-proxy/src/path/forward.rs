@@ -10,24 +10,26 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use sluice_engine::breaker::{Outcome, Ticket};
 
 use super::admission::Wants;
 use super::record::{Inbound, Record};
 use crate::base::body::{Answer, Body, Meter, Upload};
 use crate::base::clock::{self, Moment};
 use crate::base::fault::Fault;
-use crate::base::http1::{self, Failure, Head};
+use crate::base::http1::{self, Added as _, Failure, Head};
 use crate::lasting::link::Protocol;
 use crate::lasting::pool::{Lease, Lost};
 use crate::lasting::telemetry::metrics::Source;
 use crate::parts::upstream::endpoints::{Endpoint, EndpointSet};
-use crate::parts::upstream::{Breaker, Service, Upstream};
+use crate::parts::upstream::{Service, Upstream};
 
+mod breaker;
 mod headers;
 mod tunnel;
 mod wait;
 
+use breaker::{Permit, blame, judge};
+use headers::{Introduction, Said};
 use wait::{Patience, STREAM_IDLE};
 
 /// Cap on a request body where no filter says otherwise, bytes.
@@ -40,7 +42,9 @@ struct Journey<'a> {
     service: &'a Service,
     head: &'a mut Parts,
     /// What the gateway says beside what the client said.
-    added: headers::Fields,
+    introduction: Introduction,
+    /// The service's answer, once there is one.
+    answer: Option<Response<Answer>>,
     /// The request's body until it is sent.
     upload: Option<Upload>,
     /// Whether it may be sent twice: an idempotent method without a body (RFC 9110 section 9.2.2).
@@ -52,8 +56,10 @@ struct Journey<'a> {
 }
 
 /// What one attempt came to.
+#[derive(Clone, Copy)]
 enum Attempt {
-    Answered(Response<Answer>),
+    /// The answer is in the journey.
+    Answered(StatusCode),
     /// It may be tried once more.
     Again(Fault, Retry),
     Failed(Fault),
@@ -80,25 +86,34 @@ pub(crate) async fn send(
     let limit = (!streaming).then(|| record.cx.started.after(service.timeouts.total.0));
     let upload = upload(record, inbound.body.take(), streaming)?;
     let head = &mut inbound.head;
-    let added = headers::introduce(head, service.protocol, &record.cx);
+    let introduction = Introduction::of(&mut head.headers, head.version, &record.cx);
+    if service.protocol == Protocol::Http2 {
+        // hyper's client wants all fields in the map.
+        let map = &mut head.headers;
+        Said(&introduction, &record.cx).each(&mut |name, value| {
+            map.append(name, value.clone());
+        });
+    }
     let bodiless = http_body::Body::is_end_stream(&upload);
     let repeatable = bodiless && is_idempotent(&head.method);
-    record.cx.timing.gateway = clock::now().saturating_since(record.cx.started);
+    let now = clock::now();
+    record.cx.timing.gateway = now.saturating_since(record.cx.started);
     let upload = Some(upload);
     let mut journey = Journey {
         record,
         upstream,
         service,
         head,
-        added,
+        introduction,
+        answer: None,
         upload,
         repeatable,
         wants,
         streaming,
         limit,
     };
-    let answer = journey.attempts().await?;
-    journey.accept(answer)
+    journey.attempts(now).await?;
+    journey.accept()
 }
 
 /// The body as it is sent: counted, capped, and failing when the client stalls.
@@ -118,11 +133,11 @@ fn upload(record: &mut Record, body: Option<Incoming>, streaming: bool) -> Resul
 }
 
 impl<'a> Journey<'a> {
-    async fn attempts(&mut self) -> Result<Response<Answer>, Fault> {
+    async fn attempts(&mut self, now: Moment) -> Result<(), Fault> {
         let set = self.service.endpoints.load_full();
         let first = set.choose(&self.service.position, None).ok_or(Fault::NoEndpoint)?;
-        let (fault, retry) = match self.attempt(&set, first, false).await? {
-            Attempt::Answered(answer) => return Ok(answer),
+        let (fault, retry) = match self.attempt(&set, first, false, now).await? {
+            Attempt::Answered(_) => return Ok(()),
             Attempt::Failed(fault) => return Err(fault),
             Attempt::Again(fault, retry) => (fault, retry),
         };
@@ -135,8 +150,8 @@ impl<'a> Journey<'a> {
         };
         self.record.worker.shard.retries.add(1);
         let fresh = matches!(retry, Retry::Fresh);
-        match Box::pin(self.attempt(&set, second, fresh)).await? {
-            Attempt::Answered(answer) => Ok(answer),
+        match Box::pin(self.attempt(&set, second, fresh, clock::now())).await? {
+            Attempt::Answered(_) => Ok(()),
             Attempt::Failed(fault) | Attempt::Again(fault, _) => Err(fault),
         }
     }
@@ -147,63 +162,64 @@ impl<'a> Journey<'a> {
         set: &EndpointSet,
         index: usize,
         fresh: bool,
+        now: Moment,
     ) -> Result<Attempt, Fault> {
         let endpoint = set.endpoints.get(index).ok_or(Fault::NoEndpoint)?;
-        let mut permit = self.permit()?;
+        let permit = Permit::ask(self.service, &self.upstream.name, now);
+        let mut permit = permit.map_err(|wait| {
+            self.record.cx.retry_after = Some(wait);
+            Fault::BreakerOpen
+        })?;
         self.record.cx.attempts += 1;
         self.record.cx.endpoint = Some(Arc::clone(&endpoint.label));
         self.record.in_flight = Some(endpoint.target.enter());
-        let attempt = self.exchange(endpoint, fresh).await;
+        let (attempt, now) = self.exchange(endpoint, fresh, now).await;
         let worker = self.record.worker.index;
         match &attempt {
-            Attempt::Answered(answer) => {
-                self.service.series.answered(worker, answer.status());
-                permit.record(judge(answer.status()));
+            Attempt::Answered(status) => {
+                self.service.series.answered(worker, *status);
+                permit.record(judge(*status), now);
             }
             Attempt::Again(fault, _) | Attempt::Failed(fault) => {
                 self.service.series.failed(worker, *fault);
-                permit.record(blame(*fault));
+                permit.record(blame(*fault), now);
             }
         }
         Ok(attempt)
     }
 
-    fn permit(&mut self) -> Result<Permit<'a>, Fault> {
-        let service: &'a Service = self.service;
-        let Some(breaker) = &service.breaker else { return Ok(Permit::none()) };
-        let upstream: &'a Upstream = self.upstream;
-        let name = &upstream.name;
-        match breaker.cell.admit(&breaker.rules, clock::now()) {
-            Ok(admission) => {
-                log_transition(name, admission.transition);
-                Ok(Permit { breaker: Some((breaker, admission.ticket)), upstream: name })
-            }
-            Err(refusal) => {
-                self.record.cx.retry_after =
-                    Some(refusal.retry_after.max(std::time::Duration::from_secs(1)));
-                Err(Fault::BreakerOpen)
-            }
-        }
-    }
-
-    async fn exchange(&mut self, endpoint: &Endpoint, fresh: bool) -> Attempt {
-        let begun = clock::now();
+    /// Gets a connection and sends; tells what came of it, and when.
+    async fn exchange(
+        &mut self,
+        endpoint: &Endpoint,
+        fresh: bool,
+        begun: Moment,
+    ) -> (Attempt, Moment) {
         let worker = Rc::clone(&self.record.worker);
-        let leased = self.patience(begun).wait(worker.pools.lease(&endpoint.link, fresh)).await;
-        let mut lease = match leased {
-            Some(Ok(lease)) => lease,
-            Some(Err(fault)) => return Attempt::Again(fault, Retry::Elsewhere),
-            None => return Attempt::Failed(Fault::UpstreamTimeout),
+        let kept = if fresh { None } else { worker.pools.kept(&endpoint.link, begun) };
+        let (mut lease, connected) = match kept {
+            Some(lease) => (lease, begun),
+            None => {
+                // Rare, and large: a request in progress should not carry its state.
+                let lease = Box::pin(worker.pools.lease(&endpoint.link, fresh));
+                match self.patience(begun).wait(lease).await {
+                    Some(Ok(lease)) => (lease, clock::now()),
+                    Some(Err(fault)) => {
+                        return (Attempt::Again(fault, Retry::Elsewhere), clock::now());
+                    }
+                    None => return (Attempt::Failed(Fault::UpstreamTimeout), clock::now()),
+                }
+            }
         };
-        let connected = clock::now();
         self.record.cx.timing.connect = connected.saturating_since(begun);
         self.record.cx.reused = lease.reused;
         let attempt = self.send(&mut lease, endpoint, fresh, connected).await;
-        self.record.cx.timing.head = clock::now().saturating_since(connected);
+        let now = clock::now();
+        self.record.cx.timing.head = now.saturating_since(connected);
         if matches!(attempt, Some(Attempt::Answered(_))) {
             self.record.lease = Some(lease);
         }
-        attempt.unwrap_or_else(|| Attempt::Failed(self.timeout()))
+        (attempt.unwrap_or_else(|| Attempt::Failed(self.timeout())), now)
     }
 
     /// Sends the request over a connection; `None` when patience ends first.
@@ -219,15 +235,23 @@ impl<'a> Journey<'a> {
         let idle = lease.reused && !fresh;
         let Some(body) = self.body() else { return Some(Attempt::Failed(Fault::Internal)) };
         Some(match self.service.protocol {
-            Protocol::Http1 => match patience.wait(lease.send1(self.head1(&host), body)).await? {
-                Ok(answer) => Attempt::Answered(answer),
-                Err(lost) => self.lost1(lost, idle),
-            },
+            Protocol::Http1 => {
+                let sent = {
+                    let said = Said(&self.introduction, &self.record.cx);
+                    let sending = std::pin::pin!(lease.send1(self.head1(&host, &said), body));
+                    patience.wait(sending).await?
+                };
+                match sent {
+                    Ok(answer) => self.answered(answer),
+                    Err(lost) => self.lost1(lost, idle),
+                }
+            }
             Protocol::Http2 => {
                 let keep = self.repeatable && idle;
                 let request = self.request2(endpoint, &host, body, keep);
-                match patience.wait(lease.send2(request)).await? {
-                    Ok(answer) => Attempt::Answered(answer),
+                let sending = std::pin::pin!(lease.send2(request));
+                match patience.wait(sending).await? {
+                    Ok(answer) => self.answered(answer),
                     Err(lost) => self.lost2(*lost, keep),
                 }
             }
@@ -239,13 +263,19 @@ impl<'a> Journey<'a> {
         if self.repeatable { Some(Upload::empty()) } else { self.upload.take() }
     }
 
-    fn head1<'h>(&'h self, host: &'h HeaderValue) -> Head<'h> {
+    fn answered(&mut self, answer: Response<Answer>) -> Attempt {
+        let status = answer.status();
+        self.answer = Some(answer);
+        Attempt::Answered(status)
+    }
+
+    fn head1<'h>(&'h self, host: &'h HeaderValue, said: &'h Said<'_>) -> Head<'h> {
         Head {
             method: &self.head.method,
             target: &self.head.uri,
             host,
             fields: &self.head.headers,
-            added: &self.added,
+            added: said,
             trailers: self.wants.trailers,
             websocket: self.wants.websocket,
         }
@@ -334,9 +364,9 @@ impl<'a> Journey<'a> {
     }
 
     /// Makes the service's answer one of ours.
-    fn accept(self, answer: Response<Answer>) -> Result<Response<Body>, Fault> {
+    fn accept(self) -> Result<Response<Body>, Fault> {
         let record = self.record;
-        let (mut head, body) = answer.into_parts();
+        let (mut head, body) = self.answer.ok_or(Fault::Internal)?.into_parts();
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         if switching && !self.wants.websocket {
             record.unusable = true;
@@ -346,7 +376,7 @@ impl<'a> Journey<'a> {
             record.unusable = true;
             return Err(Fault::UpstreamMalformed);
         }
-        headers::from_service(&mut head, record.lease.as_ref().map(Lease::link));
+        headers::from_service(&mut head, self.service.protocol);
         record.source = Source::Upstream;
         if switching {
             return tunnel::switch(record, head);
@@ -399,64 +429,4 @@ fn refused_stream(error: &hyper::Error) -> bool {
         source = inner.source();
     }
     false
-}
-
-// === Under the breaker ===
-
-/// Permission to make one attempt; whoever drops it unjudged has learnt nothing about the service.
-struct Permit<'a> {
-    breaker: Option<(&'a Breaker, Ticket)>,
-    upstream: &'a str,
-}
-
-impl Permit<'_> {
-    fn none() -> Self {
-        Self { breaker: None, upstream: "" }
-    }
-
-    fn record(&mut self, outcome: Outcome) {
-        if let Some((breaker, ticket)) = self.breaker.take() {
-            log_transition(
-                self.upstream,
-                breaker.cell.record(&breaker.rules, clock::now(), ticket, outcome),
-            );
-        }
-    }
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        self.record(Outcome::Ignored);
-    }
-}
-
-fn log_transition(upstream: &str, transition: Option<sluice_engine::breaker::Transition>) {
-    if let Some(transition) = transition {
-        tracing::warn!(
-            upstream,
-            from = transition.from.as_str(),
-            to = transition.to.as_str(),
-            why = transition.why.as_str(),
-            "breaker"
-        );
-    }
-}
-
-fn judge(status: StatusCode) -> Outcome {
-    match status.as_u16() {
-        502..=504 => Outcome::Failure,
-        _ => Outcome::Success,
-    }
-}
-
-/// What a failure says about the service: what the client or our own limits caused says nothing.
-fn blame(fault: Fault) -> Outcome {
-    match fault {
-        Fault::PoolExhausted
-        | Fault::ClientGone
-        | Fault::BodyTimeout
-        | Fault::BodyTooLarge
-        | Fault::BodyBroken => Outcome::Ignored,
-        _ => Outcome::Failure,
-    }
 }

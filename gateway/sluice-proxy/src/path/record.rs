@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 
 use super::worker::{View, Worker};
 use crate::base::body::{End, Ending};
-use crate::base::clock;
+use crate::base::clock::{self, Moment};
 use crate::base::cx::Cx;
 use crate::base::fault::Fault;
 use crate::lasting::link::{Close, InFlight};
@@ -79,9 +79,9 @@ impl Record {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
-        self.settle(end);
-        let shard = &self.worker.shard;
         let now = clock::now();
+        self.settle(end, now);
+        let shard = &self.worker.shard;
         self.cx.peer.clocks.end(now);
         let took = now.saturating_since(self.cx.started);
         let status = self.status.unwrap_or(CLIENT_CLOSED);
@@ -100,12 +100,12 @@ impl Record {
         }
     }
 
-    fn settle(&mut self, end: End) {
+    fn settle(&mut self, end: End, now: Moment) {
         self.in_flight = None;
         let Some(lease) = self.lease.take() else { return };
         match end {
             End::Complete if self.unusable => lease.discard(Close::Unusable),
-            End::Complete => lease.release(),
+            End::Complete => lease.release(now),
             End::Failed => lease.discard(Close::Error),
             End::Abandoned => drop(lease),
         }

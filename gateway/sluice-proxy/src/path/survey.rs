@@ -1,7 +1,9 @@
 //! One pass over a request's header fields: counts what has limits and marks what has to be looked at
 //! again, so that ordinary requests pay for no look-ups of fields they do not have.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
+
+use crate::base::hop;
 
 /// What one pass found.
 #[derive(Debug, Default, Clone, Copy)]
@@ -9,13 +11,8 @@ pub(crate) struct Survey {
     pub(crate) fields: usize,
     pub(crate) hosts: usize,
     pub(crate) cookies: usize,
-    /// Hop-by-hop fields, other than those `Connection` nominates.
-    pub(crate) hop_by_hop: bool,
-    pub(crate) connection: bool,
-    pub(crate) transfer_encoding: bool,
-    pub(crate) upgrade: bool,
+    pub(crate) hop_by_hop: HopByHop,
     pub(crate) expect: bool,
-    pub(crate) te: bool,
     pub(crate) via: bool,
     /// Fields by which proxies tell where a request came from.
     pub(crate) forwarded: bool,
@@ -24,18 +21,25 @@ pub(crate) struct Survey {
     pub(crate) grpc: bool,
 }
 
-/// Fields that end at this hop (RFC 9110 section 7.6.1), and those that speak to proxies.
-pub(crate) const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-];
+/// The hop-by-hop fields that are there, other than those `Connection` nominates: a bit for each of
+/// [`hop::FIELDS`].
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct HopByHop(u16);
+
+impl HopByHop {
+    pub(crate) fn has(self, name: &HeaderName) -> bool {
+        self.0 != 0 && hop::index(name.as_str()).is_some_and(|at| self.0 & (1 << at) != 0)
+    }
+
+    pub(crate) fn all(self) -> impl Iterator<Item = HeaderName> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let at = left.trailing_zeros() as usize;
+            left &= left.wrapping_sub(1);
+            hop::FIELDS.get(at).cloned()
+        })
+    }
+}
 
 /// Fields by which proxies tell where a request came from, beside those the gateway writes anew.
 pub(crate) const FORWARDED: [&str; 16] = [
@@ -66,23 +70,18 @@ impl Survey {
             match name {
                 "host" => survey.hosts += 1,
                 "cookie" => survey.cookies += 1,
-                "connection" => survey.connection = true,
-                "keep-alive"
-                | "proxy-connection"
-                | "proxy-authenticate"
-                | "proxy-authorization"
-                | "http2-settings" => survey.hop_by_hop = true,
-                "te" => survey.te = true,
-                "transfer-encoding" => survey.transfer_encoding = true,
-                "upgrade" => survey.upgrade = true,
                 "expect" => survey.expect = true,
                 "via" => survey.via = true,
                 "content-type" => {
                     survey.grpc |= value.as_bytes().starts_with(b"application/grpc");
                 }
                 _ => {
+                    if let Some(at) = hop::index(name) {
+                        survey.hop_by_hop.0 |= 1 << at;
+                        continue;
+                    }
                     survey.forwarded |= may_be_forwarded(name) && FORWARDED.contains(&name);
-                    survey.underscores |= name.contains('_');
+                    survey.underscores |= name.bytes().any(|byte| byte == b'_');
                 }
             }
         }

@@ -1,21 +1,27 @@
 //! The head of an answer: read, judged, and its body's framing decided (RFC 9112 section 6.3).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderValue, Response, StatusCode, Version};
 use sluice_engine::http1::chunked::Chunked;
+
+use crate::base::hop;
 
 /// Fields of an answer.
 const MAX_FIELDS: usize = 100;
 /// Fields of a trailer section.
 const MAX_TRAILERS: usize = 64;
 
-/// A head that was read to its end.
+/// A head that was read to its end, without the fields that end at this hop.
 pub(super) struct Answer {
     pub(super) head: http::response::Parts,
     pub(super) body: Framing,
     /// Whether another request may follow on the connection once the body was read.
     pub(super) keep: bool,
+    /// How long the service says that it keeps idle connections.
+    pub(super) idle: Option<Duration>,
     /// Bytes of the head.
     pub(super) len: usize,
 }
@@ -41,7 +47,8 @@ pub(super) struct Malformed;
 struct Facts {
     length: Option<u64>,
     chunked: bool,
-    close: bool,
+    options: hop::Options,
+    idle: Option<Duration>,
 }
 
 impl Answer {
@@ -65,6 +72,7 @@ impl Answer {
         head.version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
         head.headers = fields;
         let body = framing(head.status, to_head, old, &facts)?;
+        facts.options.nominated.iter().for_each(|name| drop(head.headers.remove(name)));
         if facts.chunked {
             // The coding overrules the length, which passed on would cut the answer short.
             head.headers.remove(CONTENT_LENGTH);
@@ -73,11 +81,11 @@ impl Answer {
         let framed_twice = facts.chunked && facts.length.is_some();
         let delimited = !matches!(body, Framing::UntilClose);
         let keep = !old
-            && !facts.close
+            && !facts.options.close
             && !framed_twice
             && delimited
             && head.status != StatusCode::SWITCHING_PROTOCOLS;
-        Ok(Some(Self { head, body, keep, len }))
+        Ok(Some(Self { head, body, keep, idle: facts.idle, len }))
     }
 }
 
@@ -96,19 +104,38 @@ fn read_fields(
                 Some(_) => continue,
                 None => facts.length = Some(length),
             }
-        } else if name == TRANSFER_ENCODING {
-            // Any other coding would reach the client undone and unnamed.
-            if facts.chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Malformed);
-            }
-            facts.chunked = true;
-        } else if name == CONNECTION {
-            let mut options = field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-            facts.close |= options.any(|option| option.eq_ignore_ascii_case(b"close"));
+        } else if hop::index(name.as_str()).is_some() {
+            facts.note(&name, field.value)?;
+            continue;
         }
         fields.append(name, value(bytes, field.value)?);
     }
     Ok((fields, facts))
+}
+
+impl Facts {
+    /// Notes a field that ends at this hop.
+    fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), Malformed> {
+        if name == TRANSFER_ENCODING {
+            // Any other coding would reach the client undone and unnamed.
+            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Malformed);
+            }
+            self.chunked = true;
+        } else if name == CONNECTION {
+            self.options.read(value).map_err(|_| Malformed)?;
+        } else if name == "keep-alive" {
+            self.idle = announced(value);
+        }
+        Ok(())
+    }
+}
+
+/// The number of seconds in `Keep-Alive: timeout=5, max=100`.
+fn announced(value: &[u8]) -> Option<Duration> {
+    let mut parts = std::str::from_utf8(value).ok()?.split(',');
+    let seconds = parts.find_map(|part| part.trim().strip_prefix("timeout="))?;
+    seconds.parse().ok().map(Duration::from_secs)
 }
 
 /// A field's value, as a part of the bytes that were read rather than a copy.
@@ -242,6 +269,18 @@ mod tests {
     fn equal_lengths_are_one_length() {
         let twice = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n";
         assert_eq!(parsed(twice).head.headers.get_all(CONTENT_LENGTH).iter().count(), 1);
+    }
+
+    #[test]
+    fn what_ends_at_this_hop_does_not_come_out() {
+        let answer = parsed(
+            "HTTP/1.1 200 OK\r\nconnection: X-Inner, keep-alive\r\nx-inner: 1\r\nx: y\r\n\
+             keep-alive: max=9, timeout=7\r\nupgrade: h2c\r\ncontent-length: 0\r\n\r\n",
+        );
+        let names: Vec<&str> = answer.head.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["content-length", "x"]);
+        assert!(answer.keep);
+        assert_eq!(answer.idle, Some(Duration::from_secs(7)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::Frame;
@@ -48,6 +49,7 @@ struct Wire {
     /// Whether the last read filled its buffer, so that the next one should be larger.
     bulk: bool,
     keep: bool,
+    idle: Option<Duration>,
     to_head: bool,
     /// Whether a byte of an answer came.
     seen: bool,
@@ -138,6 +140,11 @@ impl Exchange {
         self.0.borrow().interim
     }
 
+    /// How long the service says, with its answer, that it keeps idle connections.
+    pub(crate) fn announced_idle(&self) -> Option<Duration> {
+        self.0.borrow().idle
+    }
+
     /// Whether the last exchange ended well and another may follow.
     pub(crate) fn is_clean(&self) -> bool {
         let wire = self.0.borrow();
@@ -193,6 +200,7 @@ impl Wire {
             trailers: Vec::new(),
             bulk: false,
             keep: false,
+            idle: None,
             to_head: false,
             seen: false,
             interim: 0,
@@ -265,6 +273,7 @@ impl Wire {
                 continue;
             }
             self.keep = answer.keep;
+            self.idle = answer.idle;
             self.body = Some(answer.body);
             return Ok(Some(answer.head));
         }
@@ -386,5 +395,15 @@ impl Failure {
 
 #[cfg(test)]
 mod differential;
+
+/// A request to which nothing is added.
+#[cfg(test)]
+struct Nothing;
+
+#[cfg(test)]
+impl super::outgoing::Added for Nothing {
+    fn each(&self, _: &mut dyn FnMut(&http::HeaderName, &http::HeaderValue)) {}
+}
+
 #[cfg(test)]
 mod tests;

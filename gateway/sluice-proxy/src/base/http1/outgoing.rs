@@ -7,6 +7,12 @@ use http::header::{
 };
 use http::{Method, Uri};
 
+/// Fields that are written straight from what they are made of: a map's insertions would cost more.
+pub(crate) trait Added {
+    /// Calls `say` with each.
+    fn each(&self, say: &mut dyn FnMut(&HeaderName, &HeaderValue));
+}
+
 /// What a request's head is written from.
 #[derive(Clone, Copy)]
 pub(crate) struct Head<'a> {
@@ -18,7 +24,7 @@ pub(crate) struct Head<'a> {
     /// over: they are written from what is known here.
     pub(crate) fields: &'a HeaderMap,
     /// Fields of the gateway itself, written after the client's.
-    pub(crate) added: &'a [(HeaderName, HeaderValue)],
+    pub(crate) added: &'a dyn Added,
     /// Whether trailers are welcome.
     pub(crate) trailers: bool,
     /// Whether the service is asked to switch to WebSocket.
@@ -60,9 +66,7 @@ impl Head<'_> {
                 field(out, name, value);
             }
         }
-        for (name, value) in self.added {
-            field(out, name, value);
-        }
+        self.added.each(&mut |name, value| field(out, name, value));
         if self.websocket {
             out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
         } else if self.trailers {
@@ -127,6 +131,14 @@ pub(super) fn last_chunk(out: &mut Vec<u8>, trailers: &HeaderMap) {
 mod tests {
     use super::*;
 
+    struct Via;
+
+    impl Added for Via {
+        fn each(&self, say: &mut dyn FnMut(&HeaderName, &HeaderValue)) {
+            say(&http::header::VIA, &HeaderValue::from_static("1.1 s"));
+        }
+    }
+
     fn write(method: &Method, fields: &[(&'static str, &'static str)], framing: Framing) -> String {
         let fields: HeaderMap = fields
             .iter()
@@ -137,7 +149,7 @@ mod tests {
             target: &Uri::from_static("http://a.test/x?y=1"),
             host: &HeaderValue::from_static("b.test"),
             fields: &fields,
-            added: &[(http::header::VIA, HeaderValue::from_static("1.1 s"))],
+            added: &Via,
             trailers: false,
             websocket: false,
         };

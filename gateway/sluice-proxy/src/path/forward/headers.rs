@@ -2,33 +2,44 @@
 //! way back what ends at this hop.
 
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{CONNECTION, FORWARDED, HOST, TE, UPGRADE, VIA};
-use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version};
-use smallvec::SmallVec;
 
-use super::super::admission::{Wants, instance, remove_nominated};
-use super::super::survey::HOP_BY_HOP;
+use super::super::admission::{Wants, instance};
 use crate::base::body::Upload;
 use crate::base::cx::Cx;
-use crate::lasting::link::{Link, Protocol};
+use crate::base::hop;
+use crate::base::http1::Added;
+use crate::lasting::link::Protocol;
 use crate::parts::upstream::endpoints::Endpoint;
 use crate::parts::upstream::{HostMode, Service};
 
-/// Fields that [`introduce`] adds at most.
-const INTRODUCED: usize = 7;
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+static HTTP: HeaderValue = HeaderValue::from_static("http");
+static HTTPS: HeaderValue = HeaderValue::from_static("https");
 
-/// Fields beside a map: writing them costs less than a map's insertion.
-pub(super) type Fields = SmallVec<[(HeaderName, HeaderValue); INTRODUCED]>;
+/// What the gateway says beside what the client said: who asked, and that the request came this way.
+/// Made once, however many attempts follow; holds only what is not known elsewhere.
+pub(super) struct Introduction {
+    /// The addresses so far, where a trusted proxy told them.
+    list: Option<HeaderValue>,
+    /// The client, where it is not the peer.
+    client: Option<HeaderValue>,
+    forwarded: Option<HeaderValue>,
+    via: &'static HeaderValue,
+    proto: bool,
+    port: bool,
+    host: bool,
+}
+
+/// An introduction, ready to be written.
+pub(super) struct Said<'a>(pub(super) &'a Introduction, pub(super) &'a Cx);
 
 /// The host to name to an endpoint.
 pub(super) fn host(endpoint: &Endpoint, service: &Service, cx: &Cx) -> HeaderValue {
@@ -59,57 +70,72 @@ pub(super) fn address2(
     *request.version_mut() = Version::HTTP_2;
 }
 
-/// Says who asked and that the request came this way, once however many attempts are made. What an
-/// untrusted client said about this has been removed before. HTTP/2's client wants all fields in the
-/// map; for HTTP/1.1 they are given back, to be written beside it.
-pub(super) fn introduce(head: &mut Parts, protocol: Protocol, cx: &Cx) -> Fields {
-    let added = introduction(&mut head.headers, head.version, cx);
-    if protocol == Protocol::Http1 {
-        return added;
+impl Introduction {
+    /// Decides what to say, and removes what the head says of it otherwise. What an untrusted client
+    /// said about this has been removed before.
+    pub(super) fn of(headers: &mut HeaderMap, version: Version, cx: &Cx) -> Self {
+        let mut made = Self {
+            list: None,
+            client: client_value(cx),
+            forwarded: cx.forwarded_header.then(|| forwarded(cx)),
+            via: via(version),
+            proto: true,
+            port: true,
+            host: true,
+        };
+        // Most requests carry none of these: a look at the names costs less than a look-up of each.
+        if headers.keys().any(|name| name.as_str().starts_with("x-")) {
+            made.list = forwarded_for(headers, &cx.peer.address_value);
+            headers.remove(&X_REAL_IP);
+            // A trusted proxy in front of us knows better what the client's side looked like. What else
+            // is there, a filter has set, and gives way.
+            let mut untold = |name| {
+                !cx.peer_trusted && headers.remove(name).is_some() || !headers.contains_key(name)
+            };
+            made.proto = untold(&X_FORWARDED_PROTO);
+            made.port = untold(&X_FORWARDED_PORT);
+            made.host = untold(&X_FORWARDED_HOST);
+        }
+        made
     }
-    head.headers.extend(added);
-    Fields::new()
 }
 
-fn introduction(headers: &mut HeaderMap, version: Version, cx: &Cx) -> Fields {
-    let peer = &cx.peer;
-    let mut added = Fields::new();
-    added.push((X_FORWARDED_FOR, forwarded_for(headers, &peer.address_value)));
-    headers.remove(X_REAL_IP);
-    added.push((X_REAL_IP, client_value(cx)));
-    // A trusted proxy in front of us knows better what the client's side looked like.
-    let told = |name: &HeaderName| cx.peer_trusted && headers.contains_key(name);
-    if !told(&X_FORWARDED_PROTO) {
-        let proto = if peer.secure { "https" } else { "http" };
-        added.push((X_FORWARDED_PROTO, HeaderValue::from_static(proto)));
+impl Added for Said<'_> {
+    fn each(&self, say: &mut dyn FnMut(&HeaderName, &HeaderValue)) {
+        let Self(said, cx) = self;
+        let peer = &cx.peer;
+        say(&X_FORWARDED_FOR, said.list.as_ref().unwrap_or(&peer.address_value));
+        say(&X_REAL_IP, said.client.as_ref().unwrap_or(&peer.address_value));
+        if said.proto {
+            say(&X_FORWARDED_PROTO, if peer.secure { &HTTPS } else { &HTTP });
+        }
+        if said.port {
+            say(&X_FORWARDED_PORT, &peer.port_value);
+        }
+        if said.host
+            && let Some(host) = &cx.host
+        {
+            say(&X_FORWARDED_HOST, host.value());
+        }
+        if let Some(forwarded) = &said.forwarded {
+            say(&FORWARDED, forwarded);
+        }
+        say(&VIA, said.via);
     }
-    if !told(&X_FORWARDED_PORT) {
-        added.push((X_FORWARDED_PORT, peer.port_value.clone()));
-    }
-    if !told(&X_FORWARDED_HOST)
-        && let Some(host) = &cx.host
-    {
-        added.push((X_FORWARDED_HOST, host.value().clone()));
-    }
-    if cx.forwarded_header {
-        added.push((FORWARDED, forwarded(cx)));
-    }
-    added.push((VIA, via(version)));
-    added
 }
 
-/// The addresses the request has come by. Only a trusted proxy's list has survived admission; it grows
-/// by that proxy's address.
-fn forwarded_for(headers: &mut HeaderMap, peer: &HeaderValue) -> HeaderValue {
+/// The addresses the request has come by, if there are any. Only a trusted proxy's list has survived
+/// admission; it grows by that proxy's address.
+fn forwarded_for(headers: &mut HeaderMap, peer: &HeaderValue) -> Option<HeaderValue> {
     if !headers.contains_key(&X_FORWARDED_FOR) {
-        return peer.clone();
+        return None;
     }
     let lines = headers.get_all(&X_FORWARDED_FOR);
     let mut parts: Vec<&[u8]> = lines.iter().map(HeaderValue::as_bytes).collect();
     parts.push(peer.as_bytes());
     let list = HeaderValue::from_bytes(&parts.join(&b", "[..]));
     headers.remove(&X_FORWARDED_FOR);
-    list.unwrap_or_else(|_| peer.clone())
+    list.ok()
 }
 
 /// One element of RFC 7239: the peer it came from, the host it asked for, and over what.
@@ -127,16 +153,14 @@ fn forwarded(cx: &Cx) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
 }
 
-fn client_value(cx: &Cx) -> HeaderValue {
+/// The client's address, where it is not the peer's.
+fn client_value(cx: &Cx) -> Option<HeaderValue> {
     let peer: IpAddr = cx.peer.address.ip().to_canonical();
-    if cx.client == peer {
-        return cx.peer.address_value.clone();
-    }
-    HeaderValue::try_from(cx.client.to_string()).unwrap_or_else(|_| cx.peer.address_value.clone())
+    (cx.client != peer).then(|| HeaderValue::try_from(cx.client.to_string()).ok()).flatten()
 }
 
 /// RFC 9110 section 7.6.3: the version in which we received the request, and who we are.
-fn via(version: Version) -> HeaderValue {
+fn via(version: Version) -> &'static HeaderValue {
     static VALUES: std::sync::OnceLock<[HeaderValue; 3]> = std::sync::OnceLock::new();
     let make = |version: &str| {
         HeaderValue::try_from(format!("{version} {}", instance()))
@@ -144,9 +168,9 @@ fn via(version: Version) -> HeaderValue {
     };
     let [zero, one, two] = VALUES.get_or_init(|| ["1.0", "1.1", "2.0"].map(make));
     match version {
-        Version::HTTP_10 => zero.clone(),
-        Version::HTTP_2 => two.clone(),
-        _ => one.clone(),
+        Version::HTTP_10 => zero,
+        Version::HTTP_2 => two,
+        _ => one,
     }
 }
 
@@ -161,44 +185,16 @@ fn absolute(uri: &Uri, host: &HeaderValue, secure: bool) -> Uri {
     Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }
 
-/// Cleans an answer's head of what ends at this hop. One pass finds out what there is to do, which for
-/// most answers is nothing.
-pub(super) fn from_service(head: &mut http::response::Parts, link: Option<&Arc<Link>>) {
+/// Makes an answer's head one of ours. What ends at this hop the HTTP/1.1 codec has left out already;
+/// over HTTP/2 such fields should not come at all (RFC 9113 section 8.2.2).
+pub(super) fn from_service(head: &mut http::response::Parts, protocol: Protocol) {
     let headers = &mut head.headers;
-    let (mut connection, mut hop_by_hop) = (false, false);
-    for name in headers.keys() {
-        match name.as_str() {
-            "connection" => connection = true,
-            name => hop_by_hop |= HOP_BY_HOP.contains(&name),
-        }
-    }
-    if connection {
-        // The service's list is bounded by the size of its head.
-        let _ = remove_nominated(headers);
-    }
-    if connection || hop_by_hop {
-        if let Some(link) = link {
-            learn_idle(headers, link);
-        }
-        HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(*name)));
+    if protocol == Protocol::Http2 {
+        hop::FIELDS.iter().for_each(|name| drop(headers.remove(name)));
     }
     if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
     head.version = Version::HTTP_11;
-}
-
-/// Believes a service that says how long it keeps idle connections.
-fn learn_idle(headers: &HeaderMap, link: &Link) {
-    let Some(value) = headers.get("keep-alive").and_then(|value| value.to_str().ok()) else {
-        return;
-    };
-    let timeout = value
-        .split(',')
-        .filter_map(|part| part.trim().strip_prefix("timeout="))
-        .find_map(|seconds| seconds.parse::<u64>().ok());
-    if let Some(seconds) = timeout {
-        link.learn_idle(Duration::from_secs(seconds));
-    }
 }

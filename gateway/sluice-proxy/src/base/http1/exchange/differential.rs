@@ -20,8 +20,9 @@ where
     let mut fields: Vec<(String, Vec<u8>)> = head
         .headers
         .iter()
-        // An overruled length is left in place by hyper and taken out by us.
-        .filter(|(name, _)| *name != http::header::CONTENT_LENGTH)
+        // An overruled length, and what ends at this hop, is left in place by hyper.
+        .filter(|(name, _)| *name != http::header::CONTENT_LENGTH && *name != "x")
+        .filter(|(name, _)| crate::base::hop::index(name.as_str()).is_none())
         .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
         .collect();
     fields.sort();
@@ -59,7 +60,7 @@ async fn ours(wire: &[u8]) -> Option<Reading> {
         target: &target,
         host: &host,
         fields: &fields,
-        added: &[],
+        added: &Nothing,
         trailers: true,
         websocket: false,
     };

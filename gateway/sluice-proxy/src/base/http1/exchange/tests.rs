@@ -33,7 +33,7 @@ async fn send(exchange: &Exchange, method: Method) -> Result<http::Response<Inco
         target: &target,
         host: &host,
         fields: &fields,
-        added: &[],
+        added: &Nothing,
         trailers: false,
         websocket: false,
     };
