@@ -4,6 +4,7 @@
 //! modules. The environment is read here and nowhere else. A verb must work from a fresh clone:
 //! whatever it needs it fetches, or it says what to install.
 
+mod bench;
 mod deny;
 mod gate;
 mod shell;
@@ -20,6 +21,7 @@ usage: cargo xtask <verb>
   test [-- ARGS]    every test of the workspace; ARGS narrow the run
   lint              formatting, and clippy with warnings denied
   deny              banned crates, licences and sources, by deny.toml
+  bench [OPTIONS]   Sluice beside other proxies; --help tells the options
   ci                lint, deny and test, with the time of each
   soak              the second tier: long tests, named long_*";
 
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         ["test", "--", narrowed @ ..] => gate::test(&shell, narrowed),
         ["lint"] => gate::lint(&shell),
         ["deny"] => deny::run(&shell),
+        ["bench", options @ ..] => bench::run(&shell, options),
         ["ci"] => gate::ci(&shell),
         ["soak"] => gate::soak(&shell),
         ["help" | "--help" | "-h"] => {

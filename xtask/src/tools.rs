@@ -1,6 +1,6 @@
-//! The programs that tests run beside the gateway, and whether this machine has them.
+//! The programs that tests and benchmarks run beside the gateway, and whether this machine has them.
 //!
-//! Holds the list and the check; how Debian's packages are fetched is left to `debian`. A program
+//! Holds the lists and the check; how Debian's packages are fetched is left to `debian`. A program
 //! counts as present only when it has answered with its version: a file that lacks its libraries
 //! would make tests fail with a riddle. Nothing here may leave a service running.
 
@@ -8,11 +8,13 @@ mod debian;
 
 use crate::shell::{Failure, Shell};
 
-/// A program that tests run, and how Debian and Ubuntu package it.
+/// A program that is run beside the gateway, and how Debian and Ubuntu package it.
 struct Tool {
     name: &'static str,
-    /// Makes the program print its version and exit with 0.
+    /// Makes the program print its version and exit.
     asks_version: &'static str,
+    /// The exit code of that, 0 for all who are brought up well.
+    ends_with: i32,
     wanted_by: &'static str,
     /// What a person installs to get the program.
     package: &'static str,
@@ -32,10 +34,12 @@ enum Source {
     },
 }
 
+/// What tests need.
 const TOOLS: [Tool; 4] = [
     Tool {
         name: "redis-server",
         asks_version: "--version",
+        ends_with: 0,
         wanted_by: "limits shared through Redis",
         package: "redis-server",
         // The program is a link to redis-check-rdb, which the package redis-tools holds.
@@ -48,6 +52,7 @@ const TOOLS: [Tool; 4] = [
     Tool {
         name: "promtool",
         asks_version: "--version",
+        ends_with: 0,
         wanted_by: "checks of metric names and alert rules",
         package: "prometheus",
         source: Source::Unpack {
@@ -59,6 +64,7 @@ const TOOLS: [Tool; 4] = [
     Tool {
         name: "openssl",
         asks_version: "version",
+        ends_with: 0,
         wanted_by: "TLS handshakes from another implementation",
         package: "openssl",
         source: Source::Install(&["openssl"]),
@@ -66,18 +72,74 @@ const TOOLS: [Tool; 4] = [
     Tool {
         name: "curl",
         asks_version: "--version",
+        ends_with: 0,
         wanted_by: "the command lines of the README",
         package: "curl",
         source: Source::Install(&["curl", "ca-certificates"]),
     },
 ];
 
+/// What `cargo xtask bench` needs besides.
+const BENCH_TOOLS: [Tool; 4] = [
+    Tool {
+        name: "nginx",
+        asks_version: "-v",
+        ends_with: 0,
+        wanted_by: "the proxy that all others are compared with",
+        package: "nginx",
+        source: Source::Unpack { packages: &["nginx"], program: "usr/sbin/nginx", libraries: &[] },
+    },
+    Tool {
+        name: "haproxy",
+        asks_version: "-v",
+        ends_with: 0,
+        wanted_by: "comparison",
+        package: "haproxy",
+        source: Source::Unpack {
+            packages: &["haproxy"],
+            program: "usr/sbin/haproxy",
+            libraries: &["liblua5.3-0", "libopentracing-c-wrapper0"],
+        },
+    },
+    Tool {
+        name: "wrk",
+        asks_version: "--version",
+        ends_with: 1,
+        wanted_by: "load over HTTP/1.1",
+        package: "wrk",
+        source: Source::Install(&["wrk"]),
+    },
+    Tool {
+        name: "h2load",
+        asks_version: "--version",
+        ends_with: 0,
+        wanted_by: "load over HTTP/2",
+        package: "nghttp2-client",
+        source: Source::Install(&["nghttp2-client"]),
+    },
+];
+
 /// How many characters of a program's own words about its version are shown.
 const SAID: usize = 48;
 
-/// Makes sure that every program is there, fetching the missing ones where that is possible.
+/// Makes sure that every program tests need is there, fetching the missing ones where possible.
 pub(crate) fn ensure(shell: &Shell) -> Result<(), Failure> {
-    let missing = look(shell);
+    ensure_all(shell, &TOOLS)
+}
+
+/// The same for what benchmarks need.
+pub(crate) fn ensure_for_bench(shell: &Shell) -> Result<(), Failure> {
+    ensure_all(shell, &BENCH_TOOLS)
+}
+
+/// Says which programs are there, changing nothing.
+pub(crate) fn check(shell: &Shell) -> Result<(), Failure> {
+    let missing = look(shell, &TOOLS);
+    if missing.is_empty() { Ok(()) } else { Err(Failure(advice(&missing))) }
+}
+
+fn ensure_all(shell: &Shell, tools: &'static [Tool]) -> Result<(), Failure> {
+    let missing = look(shell, tools);
     if missing.is_empty() {
         return Ok(());
     }
@@ -88,20 +150,14 @@ pub(crate) fn ensure(shell: &Shell) -> Result<(), Failure> {
         shell.say(&format!("xtask tools: fetching {}", tool.name));
         debian::fetch(shell, tool)?;
     }
-    let missing = look(shell);
-    if missing.is_empty() { Ok(()) } else { Err(Failure(advice(&missing))) }
-}
-
-/// Says which programs are there, changing nothing.
-pub(crate) fn check(shell: &Shell) -> Result<(), Failure> {
-    let missing = look(shell);
+    let missing = look(shell, tools);
     if missing.is_empty() { Ok(()) } else { Err(Failure(advice(&missing))) }
 }
 
 /// Prints one line for each program and gives back those that do not answer.
-fn look(shell: &Shell) -> Vec<&'static Tool> {
+fn look(shell: &Shell, tools: &'static [Tool]) -> Vec<&'static Tool> {
     let mut missing = Vec::new();
-    for tool in &TOOLS {
+    for tool in tools {
         match version(shell, tool) {
             Some(said) => shell.say(&format!("xtask tools: {:<12} {said}", tool.name)),
             None => {
@@ -118,7 +174,8 @@ fn version(shell: &Shell, tool: &Tool) -> Option<String> {
     let place = shell.find(tool.name)?;
     let mut command = shell.command(&place);
     command.arg(tool.asks_version);
-    let output = command.output().ok().filter(|output| output.status.success())?;
+    let output = command.output().ok();
+    let output = output.filter(|output| output.status.code() == Some(tool.ends_with))?;
     let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
     let said = String::from_utf8_lossy(&said);
     let said: String = said.lines().next()?.trim().chars().take(SAID).collect();
@@ -126,7 +183,7 @@ fn version(shell: &Shell, tool: &Tool) -> Option<String> {
 }
 
 fn advice(missing: &[&Tool]) -> String {
-    let mut text = String::from("these programs are needed by tests and do not run here:\n");
+    let mut text = String::from("these programs are needed and do not run here:\n");
     for tool in missing {
         text.push_str(&format!(
             "  {:<12} for {} (Debian package: {})\n",
@@ -166,6 +223,7 @@ mod tests {
         let tool = |name, asks_version| Tool {
             name,
             asks_version,
+            ends_with: 0,
             wanted_by: "a test",
             package: "coreutils",
             source: Source::Install(&[]),

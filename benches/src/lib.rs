@@ -1,1 +1,0 @@
-//! Benchmarks live in `benches/`, one file per floor; this library is empty.

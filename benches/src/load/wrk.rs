@@ -1,0 +1,70 @@
+//! wrk for HTTP/1.1 at saturation. A script gives the percentiles that its own report lacks; it has
+//! no function that would be called for each request.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use super::Tally;
+use crate::child::Line;
+use crate::failure::{Failure, Outcome};
+use crate::workloads::Ask;
+
+const DONE: &str = r#"
+done = function(summary, latency, requests)
+  local errors = summary.errors
+  local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
+  io.write(string.format(
+    '\nTALLY {"requests":%d,"seconds":%f,"bytes":%d,"errors":%d,' ..
+    '"latency":{"p50":%f,"p90":%f,"p99":%f,"p999":%f}}\n',
+    summary.requests, summary.duration / 1e6, summary.bytes, failed, latency:percentile(50),
+    latency:percentile(90), latency:percentile(99), latency:percentile(99.9)))
+end
+"#;
+
+pub(super) fn run(
+    ask: &Ask,
+    folder: &Path,
+    port: u16,
+    connections: usize,
+    seconds: u32,
+) -> Outcome<Tally> {
+    let script = folder.join("wrk.lua");
+    fs::write(&script, text(ask)).map_err(Failure::at(&script))?;
+    let said = Line::new("wrk")
+        .args(["-t", "1", "-c", &connections.to_string(), "-d", &format!("{seconds}s"), "-s"])
+        .arg(&script)
+        .arg(format!("http://127.0.0.1:{port}{}", ask.path))
+        .finish()?;
+    read(&said)
+}
+
+fn text(ask: &Ask) -> String {
+    let mut script = String::from(DONE);
+    if let Some(size) = ask.body {
+        let _ = write!(script, "wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {size})\n");
+    }
+    script
+}
+
+fn read(said: &str) -> Outcome<Tally> {
+    let line = said.lines().find_map(|line| line.strip_prefix("TALLY "));
+    line.and_then(|line| serde_json::from_str(line).ok())
+        .ok_or_else(|| Failure(format!("wrk gave no tally: {said}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_is_found_among_other_words() {
+        let said = "Running 2s test\n  2 requests in 2.00s\n\nTALLY {\"requests\":2,\
+                    \"seconds\":2.000100,\"bytes\":700,\"errors\":0,\"latency\":{\"p50\":1.0,\
+                    \"p90\":2.0,\"p99\":3.0,\"p999\":4.5}}\n";
+        let tally = read(said).unwrap();
+        assert_eq!((tally.requests, tally.bytes, tally.errors), (2, 700, 0));
+        assert!((tally.latency.p999 - 4.5).abs() < 1e-9);
+        assert!(read("unable to connect").is_err());
+    }
+}

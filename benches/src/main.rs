@@ -1,0 +1,91 @@
+//! The benchmark harness: Sluice beside other proxies, on one core each, in interleaved rounds.
+//!
+//! Holds the verbs (a run, and the back end that a run starts) and the environment. `workloads` is
+//! the table of what is asked, `peers` knows the proxies, `cell` measures one of them once, `rounds`
+//! does it in turn, `report` tells. The one rule: figures are compared within one run only.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the bans guard the gateway's invented time; a measurement needs the true one"
+)]
+#![expect(clippy::print_stdout, reason = "the program's output")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures of a report are rounded anyway"
+)]
+
+mod account;
+mod backend;
+mod cell;
+mod child;
+mod failure;
+mod load;
+mod machine;
+mod options;
+mod peers;
+mod probe;
+mod report;
+mod rounds;
+mod stats;
+mod workloads;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use failure::{Failure, Outcome};
+use options::Options;
+
+/// Where reports and the files of cells go, below the current folder.
+const FOLDER: &str = "target/bench";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let done = match words.as_slice() {
+        [verb, address] if verb == "backend" => serve(address),
+        [word] if word == "--help" => {
+            println!("{}", options::USAGE);
+            Ok(())
+        }
+        _ => run(&words),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(why)) => {
+            eprintln!("bench: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(address: &str) -> Outcome<()> {
+    let address = address.parse().map_err(|_| Failure(format!("`{address}` is no address")))?;
+    backend::serve(address)
+}
+
+fn run(words: &[String]) -> Outcome<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let find = |program: &str| {
+        std::env::split_paths(&path).map(|folder| folder.join(program)).find(|at| at.is_file())
+    };
+    let options = Options::read(words, find)?;
+    if options.list {
+        for workload in &options.workloads {
+            println!("{:<16} {}", workload.name, workload.title);
+        }
+        return Ok(());
+    }
+    let folder = absolute(Path::new(FOLDER))?;
+    let harness = std::env::current_exe()?;
+    let machine = machine::Machine::look(&options.peers);
+    let table = rounds::measure(&options, &folder, &harness, |line| println!("{line}"))?;
+    let report = report::Report::new(&options, machine, table);
+    report.write(&folder)?;
+    println!("\n{}", report.markdown());
+    println!("written to {}/report.md and report.json", folder.display());
+    report.verdict()
+}
+
+fn absolute(folder: &Path) -> Outcome<PathBuf> {
+    std::fs::create_dir_all(folder).map_err(Failure::at(folder))?;
+    folder.canonicalize().map_err(Failure::at(folder))
+}

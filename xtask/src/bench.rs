@@ -1,0 +1,57 @@
+//! `cargo xtask bench`: fetches and builds what a comparison of proxies needs, then hands over to the
+//! harness in `benches/`, which knows all options but this: without `--sluice` the tree is built.
+
+use std::path::Path;
+
+use crate::shell::{Failure, Shell};
+use crate::tools;
+
+/// How the harness is built: quick to run and quick to link.
+const HARNESS: [&str; 7] =
+    ["--locked", "--profile", "soak", "--package", "sluice-benches", "--bin", "sluice-bench"];
+/// Options that only tell something.
+const TELLING: [&str; 2] = ["--list", "--help"];
+
+pub(crate) fn run(shell: &Shell, options: &[&str]) -> Result<(), Failure> {
+    let mut options: Vec<String> = options.iter().map(|&word| word.to_owned()).collect();
+    if !options.iter().any(|word| TELLING.contains(&word.as_str())) {
+        tools::ensure_for_bench(shell)?;
+        if !options.iter().any(|word| word == "--sluice") {
+            let built = build(shell)?;
+            options.extend(["--sluice".to_owned(), format!("sluice={built}")]);
+        }
+    }
+    let mut harness = shell.cargo(&["run", "--quiet"]);
+    harness.args(HARNESS).arg("--").args(options);
+    shell.run(harness)
+}
+
+/// The release build of the tree, as it would be shipped.
+fn build(shell: &Shell) -> Result<String, Failure> {
+    let words = ["build", "--locked", "--release", "--package", "sluice", "--message-format=json"];
+    shell.say("xtask bench: building Sluice, which takes minutes when something has changed");
+    let said = shell.capture(shell.cargo(&words))?;
+    let built = said.lines().rev().find_map(executable);
+    built.ok_or_else(|| Failure("cargo named no program it had built".into()))
+}
+
+/// The program named by one of cargo's messages, if it is Sluice.
+fn executable(message: &str) -> Option<String> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    let place = message.get("executable")?.as_str()?;
+    (Path::new(place).file_name()? == "sluice").then(|| place.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_named_by_cargo() {
+        let message = r#"{"reason":"compiler-artifact","executable":"/x/release/sluice"}"#;
+        assert_eq!(executable(message).as_deref(), Some("/x/release/sluice"));
+        for other in [r#"{"reason":"compiler-artifact","executable":null}"#, "nonsense"] {
+            assert_eq!(executable(other), None);
+        }
+    }
+}
