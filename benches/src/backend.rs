@@ -2,10 +2,12 @@
 //! proxy would have to wait for.
 //!
 //! The last segment of the path says what to answer (`/128`, `/4k`, `/1m`, `/health`); `/echo` gives
-//! the body back. The one rule: it understands what well-behaved proxies send and refuses the rest
+//! the body back, and `/ws` becomes a WebSocket that echoes. The one rule: it understands what well-behaved proxies send and refuses the rest
 //! loudly, so that a mistake in a config becomes an error in the report and not a strange figure.
 
+pub(crate) mod grpc;
 mod wire;
+mod ws;
 
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
@@ -29,6 +31,8 @@ struct Connection {
     begun: Vec<u8>,
     /// Answers on their way out: the bytes, and how many of them have left.
     out: Vec<(Rc<[u8]>, usize)>,
+    /// Whether it has become a WebSocket.
+    switched: bool,
 }
 
 /// Serves for ever; the harness ends the process.
@@ -53,7 +57,7 @@ pub(crate) fn serve(address: SocketAddr) -> Outcome<()> {
                     stream.set_nodelay(true)?;
                     let both = Interest::READABLE | Interest::WRITABLE;
                     poll.registry().register(&mut stream, Token(last), both)?;
-                    let new = Connection { stream, begun: Vec::new(), out: Vec::new() };
+                    let new = Connection::new(stream);
                     connections.insert(Token(last), new);
                 }
             } else if let Some(connection) = connections.get_mut(&event.token())
@@ -66,6 +70,10 @@ pub(crate) fn serve(address: SocketAddr) -> Outcome<()> {
 }
 
 impl Connection {
+    fn new(stream: TcpStream) -> Self {
+        Self { stream, begun: Vec::new(), out: Vec::new(), switched: false }
+    }
+
     /// Does what can be done now; false when the connection is over.
     fn turn(&mut self, scratch: &mut [u8], answers: &Answers) -> bool {
         if !self.write() {
@@ -104,7 +112,18 @@ impl Connection {
 
     fn parse(&mut self, mut bytes: &[u8], answers: &Answers) -> bool {
         while !bytes.is_empty() {
+            if self.switched {
+                let Some((echo, used)) = ws::echo(bytes) else { return false };
+                self.out.push((echo.into(), 0));
+                self.begun.extend_from_slice(bytes.get(used..).unwrap_or_default());
+                return true;
+            }
             match wire::next(bytes, answers) {
+                Next::Switch { used } => {
+                    self.switched = true;
+                    self.out.push((ws::SWITCHED.into(), 0));
+                    bytes = bytes.get(used..).unwrap_or_default();
+                }
                 Next::Answer { answer, used } => {
                     self.out.push((answer, 0));
                     bytes = bytes.get(used..).unwrap_or_default();
@@ -122,13 +141,12 @@ impl Connection {
     fn write(&mut self) -> bool {
         while let Some((answer, left)) = self.out.first_mut() {
             match self.stream.write(answer.get(*left..).unwrap_or_default()) {
-                Ok(0) => return false,
                 Ok(written) => *left += written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return false,
             }
-            if *left == answer.len() {
+            if *left >= answer.len() {
                 self.out.remove(0);
             }
         }

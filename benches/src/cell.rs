@@ -1,21 +1,24 @@
-//! One cell of the table: one proxy under one workload in one round, started afresh.
+//! One cell of a table: one proxy under one workload in one round, started afresh.
 //!
 //! The order is fixed: start, check one answer, warm up, measure, stop. The one rule: whatever is
 //! read from the kernel is read around the measured load alone.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::account::{Memory, Processor, Spent};
-use crate::child::{LOAD, PROXY};
+use crate::calls;
+use crate::child::{LOAD, PROXY, Running};
 use crate::failure::{Failure, Outcome};
-use crate::load::{self, Latency};
-use crate::peers::{Peer, Stage};
+use crate::ground::Ground;
+use crate::load::{Latency, Source, Tally};
+use crate::peers::{Kind, Peer, Stage};
 use crate::probe;
-use crate::workloads::Workload;
+use crate::workloads::{Back, Load, Workload};
 
 /// How long things are measured, in seconds.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -24,8 +27,29 @@ pub(crate) struct Lengths {
     pub(crate) measured: u32,
 }
 
+/// What all cells of a run share.
+pub(crate) struct Bench {
+    /// Emptied for each cell.
+    pub(crate) folder: PathBuf,
+    pub(crate) harness: PathBuf,
+    pub(crate) ground: Ground,
+    pub(crate) lengths: Lengths,
+    pub(crate) http_port: u16,
+    pub(crate) grpc_port: u16,
+    pub(crate) redis_port: u16,
+}
+
+/// What is measured, once rates are numbers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Task {
+    Saturate,
+    Steady { per_second: u32 },
+    Idle,
+    Calls,
+}
+
 /// What was measured in one cell.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Cell {
     pub(crate) requests: u64,
     pub(crate) requests_per_second: f64,
@@ -35,51 +59,79 @@ pub(crate) struct Cell {
     pub(crate) kernel: f64,
     pub(crate) latency: Latency,
     pub(crate) peak_rss_kib: u64,
-    /// How busy the processor of the load was: near 1, the load was the limit.
+    /// How busy the processor of the load was: near 1, the load may have been the limit.
     pub(crate) load_busy: f64,
     /// How much of its own processor the proxy had, and what others took from it.
     pub(crate) proxy_busy: f64,
     pub(crate) others_busy: f64,
     /// Taken by other guests of the host, on either processor.
     pub(crate) stolen: f64,
+    /// Memory of one idle connection, in bytes.
+    pub(crate) idle_bytes: Option<f64>,
+    pub(crate) calls: Option<f64>,
 }
 
 /// How much of a log is shown when a proxy does not do as it should.
 const LOG_SHOWN: usize = 2000;
+/// How long idle connections rest before they are counted.
+const REST: Duration = Duration::from_secs(3);
 
-/// Measures one cell. `folder` is emptied first.
+/// Measures one cell.
 pub(crate) fn measure(
+    bench: &Bench,
     peer: &Peer,
     workload: &Workload,
-    folder: &Path,
-    backend_port: u16,
-    lengths: Lengths,
+    task: Task,
 ) -> Outcome<Cell> {
+    let folder = bench.folder.as_path();
     let _ = fs::remove_dir_all(folder);
     fs::create_dir_all(folder).map_err(Failure::at(folder))?;
     let [port, admin_port] = free_ports()?;
-    let stage = Stage { workload, folder, port, admin_port, backend_port };
+    let ground = &bench.ground;
+    let backend_port = match workload.back {
+        Back::Http | Back::WebSocket => bench.http_port,
+        Back::Grpc => bench.grpc_port,
+    };
+    let redis_port = bench.redis_port;
+    let stage = Stage { workload, ground, folder, port, admin_port, backend_port, redis_port };
     let log = folder.join("log");
     let mut proxy = peer.prepare(&stage)?.start(PROXY, &log)?;
-    let blame = |Failure(why)| Failure(format!("{}: {why}\n{}", peer.name, tail(&log)));
-    probe::until_ready(&workload.ask, port, || proxy.has_ended()).map_err(blame)?;
-    load::saturate(workload, folder, port, lengths.warm_up).map_err(blame)?;
+    let source = Source { workload, ground, folder, harness: &bench.harness, port };
+    let done = (|| {
+        probe::until_ready(&source, || proxy.has_ended())?;
+        if peer.kind == Kind::Sluice {
+            probe::refuses_forged(&source)?;
+        }
+        let cell = match task {
+            Task::Saturate => timed(bench.lengths, &proxy, |seconds| source.saturate(seconds)),
+            Task::Steady { per_second } => {
+                timed(bench.lengths, &proxy, |seconds| source.steady(per_second, seconds))
+            }
+            Task::Idle => idle(&source, &proxy),
+            Task::Calls => calls::count(&source, &proxy),
+        }?;
+        if proxy.has_ended() {
+            return Err(Failure::new("it has ended under load"));
+        }
+        Ok(cell)
+    })();
+    done.map_err(|Failure(why)| Failure(format!("{}: {why}\n{}", peer.name, tail(&log))))
+}
 
+/// Load, first to warm up and then measured.
+fn timed(lengths: Lengths, proxy: &Running, load: impl Fn(u32) -> Outcome<Tally>) -> Outcome<Cell> {
+    load(lengths.warm_up)?;
     let before = Spent::by_tree(proxy.id());
-    let processors = [Processor::now(PROXY), Processor::now(LOAD)];
-    let tally = load::saturate(workload, folder, port, lengths.measured).map_err(blame)?;
-    let [own, load] = [Processor::now(PROXY), Processor::now(LOAD)];
+    let [own_before, load_before] = [PROXY, LOAD].map(Processor::now);
+    let tally = load(lengths.measured)?;
+    let [own, load] = [PROXY, LOAD].map(Processor::now);
     let after = Spent::by_tree(proxy.id());
-    let memory = Memory::of_tree(proxy.id());
-    if proxy.has_ended() {
-        return Err(blame(Failure::new("it has ended under load")));
-    }
-
-    let [own_before, load_before] = processors;
-    let own = own.since(&own_before);
-    let load = load.since(&load_before);
+    let (own, load) = (own.since(&own_before), load.since(&load_before));
     let nanoseconds = after.since(&before) as f64;
     let proxy_busy = nanoseconds / 1e9 / tally.seconds.max(f64::EPSILON);
+    if let Some(example) = &tally.example {
+        eprintln!("  first of {} errors: {example}", tally.errors);
+    }
     Ok(Cell {
         requests: tally.requests,
         requests_per_second: tally.requests as f64 / tally.seconds.max(f64::EPSILON),
@@ -87,11 +139,31 @@ pub(crate) fn measure(
         cpu_us: nanoseconds / 1e3 / tally.requests.max(1) as f64,
         kernel: after.kernel_share_since(&before),
         latency: tally.latency,
-        peak_rss_kib: memory.peak_rss,
+        peak_rss_kib: Memory::of_tree(proxy.id()).peak_rss,
         load_busy: load.busy,
         proxy_busy,
         others_busy: (own.busy - proxy_busy).max(0.0),
         stolen: own.stolen.max(load.stolen),
+        ..Cell::default()
+    })
+}
+
+/// The proportional memory that many idle connections add to a proxy that has served a few.
+fn idle(source: &Source<'_>, proxy: &Running) -> Outcome<Cell> {
+    let Load::Idle { connections } = source.workload.load else {
+        return Err(Failure::new("not a workload of idle connections"));
+    };
+    drop(source.hold(1)?);
+    let before = Memory::of_tree(proxy.id());
+    let _held = source.hold(connections)?;
+    std::thread::sleep(REST);
+    let after = Memory::of_tree(proxy.id());
+    let added = after.pss.saturating_sub(before.pss) * 1024;
+    Ok(Cell {
+        requests: connections as u64,
+        peak_rss_kib: after.peak_rss,
+        idle_bytes: Some(added as f64 / connections.max(1) as f64),
+        ..Cell::default()
     })
 }
 

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::failure::{Failure, Outcome};
 
@@ -91,6 +91,17 @@ impl Running {
         self.child.id()
     }
 
+    /// Asks it to stop, as Ctrl-C would.
+    pub(crate) fn interrupt(&self) {
+        if let Some(process) = self.pid() {
+            let _ = kill_process(process, Signal::INT);
+        }
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+    }
+
     /// Whether it has ended by itself, which no proxy should do.
     pub(crate) fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
@@ -99,8 +110,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        if let Some(group) = group {
+        if let Some(group) = self.pid() {
             let _ = kill_process_group(group, Signal::KILL);
         }
         let _ = self.child.kill();

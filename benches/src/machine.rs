@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde::Serialize;
 
-use crate::peers::{Kind, Peer};
+use crate::peers::Peer;
 
 /// The machine and the programs of a run.
 #[derive(Debug, Serialize)]
@@ -32,11 +32,8 @@ impl Machine {
 }
 
 fn version(peer: &Peer) -> String {
-    let ask = match peer.kind {
-        Kind::Nginx => "-v",
-        Kind::Sluice => "--version",
-    };
-    let output = Command::new(&peer.program).arg(ask).stdin(Stdio::null()).output();
+    let mut command = Command::new(&peer.program);
+    let output = command.arg(peer.kind.asks_version()).stdin(Stdio::null()).output();
     let Ok(output) = output else { return String::from("unknown") };
     let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
     let said = String::from_utf8_lossy(&said);

@@ -1,6 +1,6 @@
 //! The benchmark harness: Sluice beside other proxies, on one core each, in interleaved rounds.
 //!
-//! Holds the verbs (a run, and the back end that a run starts) and the environment. `workloads` is
+//! Holds the verbs (a run, and what a run starts: back ends and load) and the environment. `workloads` is
 //! the table of what is asked, `peers` knows the proxies, `cell` measures one of them once, `rounds`
 //! does it in turn, `report` tells. The one rule: figures are compared within one run only.
 #![expect(
@@ -16,19 +16,25 @@
 
 mod account;
 mod backend;
+mod calls;
 mod cell;
 mod child;
 mod failure;
+mod generator;
+mod ground;
+mod histogram;
 mod load;
 mod machine;
 mod options;
 mod peers;
 mod probe;
 mod report;
+mod request;
 mod rounds;
 mod stats;
 mod workloads;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -41,7 +47,9 @@ const FOLDER: &str = "target/bench";
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let done = match words.as_slice() {
-        [verb, address] if verb == "backend" => serve(address),
+        [verb, address] if verb == "backend" => at(address).and_then(backend::serve),
+        [verb, address] if verb == "grpc" => at(address).and_then(backend::grpc::serve),
+        [verb, job] if verb == "load" => generator::run(job),
         [word] if word == "--help" => {
             println!("{}", options::USAGE);
             Ok(())
@@ -57,9 +65,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(address: &str) -> Outcome<()> {
-    let address = address.parse().map_err(|_| Failure(format!("`{address}` is no address")))?;
-    backend::serve(address)
+fn at(address: &str) -> Outcome<SocketAddr> {
+    address.parse().map_err(|_| Failure(format!("`{address}` is no address")))
 }
 
 fn run(words: &[String]) -> Outcome<()> {

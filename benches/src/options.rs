@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::cell::Lengths;
 use crate::failure::{Failure, Outcome};
 use crate::peers::{Kind, Peer};
-use crate::workloads::{self, Workload};
+use crate::workloads::{self, Pass, Workload};
 
 pub(crate) const USAGE: &str = "\
 usage: cargo xtask bench [options]
@@ -17,6 +17,7 @@ usage: cargo xtask bench [options]
   --rounds N           rounds of the whole table (default 5)
   --seconds N          seconds measured in each cell (default 3)
   --quick              1 round of 1 second
+  --saturation         saturation alone: no fixed rates, no system calls
   --list               name the workloads and stop
   --help               this text";
 
@@ -28,6 +29,8 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) lengths: Lengths,
     pub(crate) list: bool,
+    pub(crate) redis: Option<PathBuf>,
+    saturation_alone: bool,
 }
 
 impl Options {
@@ -39,6 +42,8 @@ impl Options {
             rounds: 5,
             lengths: Lengths { warm_up: 1, measured: 3 },
             list: false,
+            redis: find("redis-server"),
+            saturation_alone: false,
         };
         let mut wanted: Option<Vec<String>> = None;
         let mut builds = Vec::new();
@@ -56,6 +61,7 @@ impl Options {
                     options.rounds = 1;
                     options.lengths.measured = 1;
                 }
+                "--saturation" => options.saturation_alone = true,
                 "--list" => options.list = true,
                 _ => return Err(Failure(format!("`{word}` is not understood\n\n{USAGE}"))),
             }
@@ -63,6 +69,14 @@ impl Options {
         options.peers = others(wanted.as_deref(), find)?;
         options.peers.extend(builds);
         Ok(options)
+    }
+
+    /// The passes over a workload that are wanted.
+    pub(crate) fn passes(&self, workload: &Workload) -> Vec<Pass> {
+        let mut passes = workload.passes();
+        let extra = |pass: &Pass| matches!(pass, Pass::Steady(_) | Pass::Calls);
+        passes.retain(|pass| !(self.saturation_alone && extra(pass)));
+        passes
     }
 }
 

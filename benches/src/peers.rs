@@ -4,13 +4,16 @@
 //! A file for each proxy writes its config for a stage; this one knows which there are. The one
 //! rule: a setting that only makes one of them look good, or bad, has no place in any of them.
 
+mod haproxy;
 mod nginx;
 mod sluice;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::child::Line;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
+use crate::ground::Ground;
 use crate::workloads::Workload;
 
 /// A proxy that takes part.
@@ -26,23 +29,41 @@ pub(crate) struct Peer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Nginx,
+    Haproxy,
     Sluice,
 }
 
 /// Where a proxy is to listen, and what stands behind it.
 pub(crate) struct Stage<'a> {
     pub(crate) workload: &'a Workload,
+    pub(crate) ground: &'a Ground,
     /// A folder for configs and logs, new for each cell.
     pub(crate) folder: &'a Path,
     pub(crate) port: u16,
     pub(crate) admin_port: u16,
     pub(crate) backend_port: u16,
+    pub(crate) redis_port: u16,
 }
 
 impl Kind {
     /// The word for `--peers`, which is also the name of the program.
-    pub(crate) const ALL: [(Self, &'static str); 2] =
-        [(Self::Nginx, "nginx"), (Self::Sluice, "sluice")];
+    pub(crate) const ALL: [(Self, &'static str); 3] =
+        [(Self::Nginx, "nginx"), (Self::Haproxy, "haproxy"), (Self::Sluice, "sluice")];
+
+    /// Whether it takes part in a workload at all.
+    pub(crate) fn serves(self, _workload: &Workload) -> bool {
+        match self {
+            Self::Nginx | Self::Haproxy | Self::Sluice => true,
+        }
+    }
+
+    /// What makes the program print its version.
+    pub(crate) fn asks_version(self) -> &'static str {
+        match self {
+            Self::Nginx | Self::Haproxy => "-v",
+            Self::Sluice => "--version",
+        }
+    }
 }
 
 impl Peer {
@@ -51,7 +72,22 @@ impl Peer {
         let line = Line::new(&self.program);
         match self.kind {
             Kind::Nginx => nginx::prepare(line, stage),
+            Kind::Haproxy => haproxy::prepare(line, stage),
             Kind::Sluice => sluice::prepare(line, stage),
         }
+    }
+}
+
+impl Stage<'_> {
+    /// Writes a file of the proxy.
+    fn write(&self, name: &str, text: &str) -> Outcome<PathBuf> {
+        let place = self.folder.join(name);
+        fs::write(&place, text).map_err(Failure::at(&place)).map(|()| place)
+    }
+
+    /// The prefixes of all routes, or none where one route takes everything.
+    fn prefixes(&self) -> impl Iterator<Item = String> + use<> {
+        let many = if self.workload.routes > 1 { self.workload.routes } else { 0 };
+        (0..many).map(|number| format!("/r{number}/"))
     }
 }

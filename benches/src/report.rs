@@ -15,6 +15,7 @@ use crate::options::Options;
 use crate::peers::Kind;
 use crate::rounds::Rows;
 use crate::stats::Spread;
+use crate::workloads::{Pass, Rate};
 
 /// A whole run.
 #[derive(Debug, Serialize)]
@@ -22,26 +23,31 @@ pub(crate) struct Report {
     machine: Machine,
     rounds: usize,
     lengths: Lengths,
-    workloads: Vec<Section>,
+    sections: Vec<Section>,
 }
 
-/// One workload.
+/// One pass over one workload: one table.
 #[derive(Debug, Serialize)]
 struct Section {
-    name: &'static str,
-    title: &'static str,
+    workload: &'static str,
+    title: String,
+    #[serde(skip)]
+    pass: Pass,
     /// The first build of Sluice, if there are several; others are compared with it too.
     first_build: Option<String>,
     peers: Vec<Line>,
+    failures: Vec<String>,
 }
 
-/// One proxy under one workload. Figures are medians over the rounds.
+/// One proxy. Figures are medians over the rounds.
 #[derive(Debug, Serialize)]
 struct Line {
     peer: String,
     cpu_us: Option<Spread>,
-    to_nginx: Option<Spread>,
-    to_first_build: Option<Spread>,
+    cpu_to_nginx: Option<Spread>,
+    cpu_to_first_build: Option<Spread>,
+    p50_to_nginx: Option<Spread>,
+    p99_to_nginx: Option<Spread>,
     kernel: Option<Spread>,
     requests_per_second: Option<Spread>,
     p50_us: Option<Spread>,
@@ -53,6 +59,8 @@ struct Line {
     proxy_busy: Option<Spread>,
     others_busy: Option<Spread>,
     stolen: Option<Spread>,
+    idle_bytes: Option<Spread>,
+    calls: Option<Spread>,
     errors: u64,
     /// Every round as it was.
     cells: Vec<Option<Cell>>,
@@ -60,24 +68,8 @@ struct Line {
 
 impl Report {
     pub(crate) fn new(options: &Options, machine: Machine, table: Vec<Rows>) -> Self {
-        let workloads = options.workloads.iter().zip(table);
-        let section = |(workload, rows): (&crate::workloads::Workload, Rows)| {
-            let place = |wanted: Kind| options.peers.iter().position(|peer| peer.kind == wanted);
-            let builds = options.peers.iter().filter(|peer| peer.kind == Kind::Sluice);
-            let first = place(Kind::Sluice).filter(|_| builds.count() > 1);
-            let nginx = place(Kind::Nginx);
-            let peers = options.peers.iter().enumerate();
-            Section {
-                name: workload.name,
-                title: workload.title,
-                first_build: first.and_then(|it| Some(options.peers.get(it)?.name.clone())),
-                peers: peers
-                    .map(|(at, peer)| Line::new(&peer.name, at, nginx, first, &rows))
-                    .collect(),
-            }
-        };
-        let workloads = workloads.map(section).collect();
-        Self { machine, rounds: options.rounds, lengths: options.lengths, workloads }
+        let sections = table.into_iter().map(|rows| Section::new(options, rows)).collect();
+        Self { machine, rounds: options.rounds, lengths: options.lengths, sections }
     }
 
     pub(crate) fn markdown(&self) -> String {
@@ -94,17 +86,50 @@ impl Report {
         Ok(())
     }
 
-    /// Fails if any request of the run did.
+    /// Fails if any request of the run did, or a cell could not be measured.
     pub(crate) fn verdict(&self) -> Outcome<()> {
-        let lines = self
-            .workloads
-            .iter()
-            .flat_map(|section| section.peers.iter().map(move |line| (section.name, line)));
-        let wrong: Vec<String> = lines
-            .filter(|(_, line)| line.errors > 0)
-            .map(|(name, line)| format!("{name}: {} had {} errors", line.peer, line.errors))
-            .collect();
+        let mut wrong = Vec::new();
+        for section in &self.sections {
+            let name = section.workload;
+            wrong.extend(section.failures.iter().map(|why| format!("{name}: {why}")));
+            let lines = section.peers.iter().filter(|line| line.errors > 0);
+            wrong.extend(
+                lines.map(|line| format!("{name}: {} had {} errors", line.peer, line.errors)),
+            );
+        }
         if wrong.is_empty() { Ok(()) } else { Err(Failure(wrong.join("\n"))) }
+    }
+}
+
+impl Section {
+    fn new(options: &Options, rows: Rows) -> Self {
+        let place = |wanted: Kind| options.peers.iter().position(|peer| peer.kind == wanted);
+        let builds = options.peers.iter().filter(|peer| peer.kind == Kind::Sluice);
+        let first = place(Kind::Sluice).filter(|_| builds.count() > 1);
+        let nginx = place(Kind::Nginx);
+        let peers = options.peers.iter().enumerate();
+        let lines = peers.map(|(at, peer)| Line::new(&peer.name, at, nginx, first, &rows));
+        Self {
+            workload: rows.workload.name,
+            title: title(&rows),
+            pass: rows.pass,
+            first_build: first.and_then(|it| Some(options.peers.get(it)?.name.clone())),
+            peers: lines.filter(|line| line.cells.iter().any(Option::is_some)).collect(),
+            failures: rows.failures,
+        }
+    }
+}
+
+fn title(rows: &Rows) -> String {
+    let title = rows.workload.title;
+    match (rows.pass, rows.per_second) {
+        (Pass::Steady(Rate::OfNginx(share)), Some(rate)) => {
+            let percent = share * 100.0;
+            format!("{title}, at {rate} requests/s ({percent:.0} % of nginx at saturation)")
+        }
+        (_, Some(rate)) => format!("{title}, at {rate} requests/s"),
+        (Pass::Calls, None) => format!("{title}, system calls"),
+        (_, None) => title.to_owned(),
     }
 }
 
@@ -113,16 +138,22 @@ impl Line {
         let cell = |row: &Vec<Option<Cell>>, at: usize| row.get(at).cloned().flatten();
         let cells: Vec<Option<Cell>> = rows.rounds.iter().map(|row| cell(row, at)).collect();
         let of = |figure: fn(&Cell) -> f64| Spread::of(cells.iter().flatten().map(figure));
-        let us = |row, at| cell(row, at).map(|cell| cell.cpu_us);
-        let ratio = |to: Option<usize>| {
+        let given = |figure: fn(&Cell) -> Option<f64>| {
+            Spread::of(cells.iter().flatten().filter_map(figure))
+        };
+        let ratio = |to: Option<usize>, figure: fn(&Cell) -> f64| {
             let to = to?;
-            Spread::of_ratios(rows.rounds.iter().map(|row| (us(row, at), us(row, to))))
+            let both =
+                |row| (cell(row, at).as_ref().map(figure), cell(row, to).as_ref().map(figure));
+            Spread::of_ratios(rows.rounds.iter().map(both))
         };
         Self {
             peer: peer.to_owned(),
             cpu_us: of(|cell| cell.cpu_us),
-            to_nginx: ratio(nginx),
-            to_first_build: ratio(first),
+            cpu_to_nginx: ratio(nginx, |cell| cell.cpu_us),
+            cpu_to_first_build: ratio(first, |cell| cell.cpu_us),
+            p50_to_nginx: ratio(nginx, |cell| cell.latency.p50),
+            p99_to_nginx: ratio(nginx, |cell| cell.latency.p99),
             kernel: of(|cell| cell.kernel),
             requests_per_second: of(|cell| cell.requests_per_second),
             p50_us: of(|cell| cell.latency.p50),
@@ -134,6 +165,8 @@ impl Line {
             proxy_busy: of(|cell| cell.proxy_busy),
             others_busy: of(|cell| cell.others_busy),
             stolen: of(|cell| cell.stolen),
+            idle_bytes: given(|cell| cell.idle_bytes),
+            calls: given(|cell| cell.calls),
             errors: cells.iter().flatten().map(|cell| cell.errors).sum(),
             cells,
         }

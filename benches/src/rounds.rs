@@ -3,47 +3,145 @@
 
 use std::path::Path;
 
-use crate::cell::{self, Cell};
-use crate::child::{LOAD, Line};
-use crate::failure::Outcome;
+use crate::cell::{self, Bench, Cell, Task};
+use crate::child::{LOAD, Line, Running};
+use crate::failure::{Failure, Outcome};
+use crate::ground::Ground;
 use crate::options::Options;
-use crate::peers::Peer;
+use crate::peers::{Kind, Peer};
+use crate::stats::Spread;
+use crate::workloads::{Limit, Pass, Rate, Workload};
 
-/// The cells of one workload: by round, then by peer in the order of the options.
+/// The cells of one pass over one workload: by round, then by peer in the order of the options.
+#[derive(Debug)]
 pub(crate) struct Rows {
+    pub(crate) workload: Workload,
+    pub(crate) pass: Pass,
+    /// The rate, where there was one.
+    pub(crate) per_second: Option<u32>,
     pub(crate) rounds: Vec<Vec<Option<Cell>>>,
+    /// Cells that could not be measured, and why.
+    pub(crate) failures: Vec<String>,
 }
 
-/// Measures everything; `say` is told of each cell. A cell that cannot be measured ends the run.
+/// What the proxies talk to, as long as this is held.
+struct Backends {
+    _running: Vec<Running>,
+    /// Whether there is a Redis.
+    redis: bool,
+}
+
+/// Measures everything; `say` is told of each cell.
 pub(crate) fn measure(
     options: &Options,
     folder: &Path,
     harness: &Path,
     say: impl Fn(&str),
 ) -> Outcome<Vec<Rows>> {
-    let [backend_port] = cell::free_ports()?;
-    let address = format!("127.0.0.1:{backend_port}");
-    let log = folder.join("backend.log");
-    let _backend = Line::new(harness).args(["backend", &address]).start(LOAD, &log)?;
-    let scratch = folder.join("cell");
-    let mut table = Vec::new();
+    let [http_port, grpc_port, redis_port] = cell::free_ports()?;
+    let bench = Bench {
+        folder: folder.join("cell"),
+        harness: harness.to_owned(),
+        ground: Ground::make(&folder.join("ground"))?,
+        lengths: options.lengths,
+        http_port,
+        grpc_port,
+        redis_port,
+    };
+    let backends = Backends::start(&bench, options, folder)?;
+    let mut table: Vec<Rows> = Vec::new();
     for workload in &options.workloads {
-        say(&format!("{}: {}", workload.name, workload.title));
-        let mut rows = Rows { rounds: Vec::new() };
-        for round in 0..options.rounds {
-            let mut row: Vec<Option<Cell>> = options.peers.iter().map(|_| None).collect();
-            for (place, peer) in rotated(&options.peers, round) {
-                let cell = cell::measure(peer, workload, &scratch, backend_port, options.lengths)?;
-                say(&line(round, peer, &cell));
-                if let Some(empty) = row.get_mut(place) {
-                    *empty = Some(cell);
-                }
-            }
-            rows.rounds.push(row);
+        if workload.chain.is_some_and(|chain| chain.limit == Limit::Redis) && !backends.redis {
+            say(&format!("{}: skipped, there is no redis-server", workload.name));
+            continue;
         }
-        table.push(rows);
+        for pass in options.passes(workload) {
+            let Some(task) = task(pass, workload, &table, options) else {
+                say(&format!("{}: a rate of nginx's is not known without nginx", workload.name));
+                continue;
+            };
+            say(&format!("{}: {}{}", workload.name, workload.title, heading(task)));
+            table.push(rows(options, &bench, workload, pass, task, &say));
+        }
     }
     Ok(table)
+}
+
+impl Backends {
+    fn start(bench: &Bench, options: &Options, folder: &Path) -> Outcome<Self> {
+        let own = |verb: &str, port: u16| {
+            let line = Line::new(&bench.harness).arg(verb).arg(format!("127.0.0.1:{port}"));
+            line.start(LOAD, &folder.join(format!("{verb}.log")))
+        };
+        let mut running = vec![own("backend", bench.http_port)?, own("grpc", bench.grpc_port)?];
+        if let Some(program) = &options.redis {
+            let port = bench.redis_port.to_string();
+            let line = Line::new(program).args(["--port", &port, "--bind", "127.0.0.1"]);
+            let line = line.args(["--save", "", "--appendonly", "no"]);
+            running.push(line.start(LOAD, &folder.join("redis.log"))?);
+        }
+        Ok(Self { _running: running, redis: options.redis.is_some() })
+    }
+}
+
+/// All rounds of one pass.
+fn rows(
+    options: &Options,
+    bench: &Bench,
+    workload: &Workload,
+    pass: Pass,
+    task: Task,
+    say: impl Fn(&str),
+) -> Rows {
+    let per_second = match task {
+        Task::Steady { per_second } => Some(per_second),
+        _ => None,
+    };
+    let workload = workload.clone();
+    let mut rows = Rows { workload, pass, per_second, rounds: Vec::new(), failures: Vec::new() };
+    // What is counted and not timed is the same in every round.
+    let rounds = if pass == Pass::Calls { 1 } else { options.rounds };
+    for round in 0..rounds {
+        let mut row: Vec<Option<Cell>> = options.peers.iter().map(|_| None).collect();
+        for (place, peer) in rotated(&options.peers, round) {
+            if !peer.kind.serves(&rows.workload) {
+                continue;
+            }
+            match cell::measure(bench, peer, &rows.workload, task) {
+                Ok(cell) => {
+                    say(&line(round, peer, &cell));
+                    if let Some(empty) = row.get_mut(place) {
+                        *empty = Some(cell);
+                    }
+                }
+                Err(Failure(why)) => {
+                    say(&format!("  {:>2} FAILED {why}", round + 1));
+                    rows.failures.push(why);
+                }
+            }
+        }
+        rows.rounds.push(row);
+    }
+    rows
+}
+
+/// What a pass means in numbers; nothing if it is a share of a rate that was not measured.
+fn task(pass: Pass, workload: &Workload, table: &[Rows], options: &Options) -> Option<Task> {
+    Some(match pass {
+        Pass::Saturation => Task::Saturate,
+        Pass::Idle => Task::Idle,
+        Pass::Calls => Task::Calls,
+        Pass::Steady(Rate::PerSecond(per_second)) => Task::Steady { per_second },
+        Pass::Steady(Rate::OfNginx(share)) => {
+            let nginx = options.peers.iter().position(|peer| peer.kind == Kind::Nginx)?;
+            let saturated = table.iter().find(|rows| {
+                rows.workload.name == workload.name && rows.pass == Pass::Saturation
+            })?;
+            let cells = saturated.rounds.iter().filter_map(|row| row.get(nginx)?.as_ref());
+            let rate = Spread::of(cells.map(|cell| cell.requests_per_second))?.median;
+            Task::Steady { per_second: (rate * share) as u32 }
+        }
+    })
 }
 
 /// The peers with their places, another one first in each round.
@@ -52,12 +150,25 @@ fn rotated(peers: &[Peer], round: usize) -> impl Iterator<Item = (usize, &Peer)>
     peers.iter().enumerate().cycle().skip(shift).take(peers.len())
 }
 
+fn heading(task: Task) -> String {
+    match task {
+        Task::Steady { per_second } => format!(", at {per_second} requests/s"),
+        Task::Calls => ", system calls".into(),
+        Task::Saturate | Task::Idle => String::new(),
+    }
+}
+
 fn line(round: usize, peer: &Peer, cell: &Cell) -> String {
+    let start = format!("  {:>2} {:<12}", round + 1, peer.name);
+    if let Some(bytes) = cell.idle_bytes {
+        return format!("{start} {bytes:>8.0} bytes each");
+    }
+    if let Some(calls) = cell.calls {
+        return format!("{start} {calls:>7.2} calls/request");
+    }
     format!(
-        "  {:>2} {:<12} {:>7.2} us  {:>8.0}/s  p50 {:>6.0}  p99 {:>6.0} us  proxy {:>3.0} %  \
+        "{start} {:>7.2} us  {:>8.0}/s  p50 {:>6.0}  p99 {:>6.0} us  proxy {:>3.0} %  \
          load {:>3.0} %  others {:>2.0} %{}",
-        round + 1,
-        peer.name,
         cell.cpu_us,
         cell.requests_per_second,
         cell.latency.p50,
@@ -72,7 +183,6 @@ fn line(round: usize, peer: &Peer, cell: &Cell) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peers::Kind;
 
     #[test]
     fn everybody_is_first_once() {

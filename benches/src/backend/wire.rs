@@ -13,6 +13,8 @@ pub(super) struct Answers {
 pub(super) enum Next {
     /// A whole request of `used` bytes.
     Answer { answer: Rc<[u8]>, used: usize },
+    /// The opening handshake of a WebSocket.
+    Switch { used: usize },
     /// A part of one.
     More,
     /// Something that no peer should have sent.
@@ -64,6 +66,8 @@ pub(super) fn next(bytes: &[u8], answers: &Answers) -> Next {
             }
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             return Next::Wrong;
+        } else if name.eq_ignore_ascii_case(b"sec-websocket-key") {
+            return Next::Switch { used: head.len() };
         }
     }
     match rest.get(..length) {
@@ -89,7 +93,7 @@ mod tests {
     fn whole(bytes: &[u8]) -> (String, usize) {
         match next(bytes, &Answers::new()) {
             Next::Answer { answer, used } => (String::from_utf8(answer.to_vec()).unwrap(), used),
-            Next::More => panic!("taken for a part"),
+            Next::More | Next::Switch { .. } => panic!("taken for something else"),
             Next::Wrong => panic!("taken for nonsense"),
         }
     }
@@ -99,7 +103,7 @@ mod tests {
         let (answer, used) = whole(b"GET /any/where/128?x=1 HTTP/1.1\r\nHost: a\r\n\r\nGET");
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(answer.ends_with(&"x".repeat(128)), "{answer}");
-        assert_eq!(used, 47);
+        assert_eq!(used, 44);
     }
 
     #[test]

@@ -3,12 +3,11 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
 
-use super::Tally;
+use super::{Source, Tally};
 use crate::child::Line;
 use crate::failure::{Failure, Outcome};
-use crate::workloads::Ask;
+use crate::request::Request;
 
 const DONE: &str = r#"
 done = function(summary, latency, requests)
@@ -22,27 +21,25 @@ done = function(summary, latency, requests)
 end
 "#;
 
-pub(super) fn run(
-    ask: &Ask,
-    folder: &Path,
-    port: u16,
-    connections: usize,
-    seconds: u32,
-) -> Outcome<Tally> {
-    let script = folder.join("wrk.lua");
-    fs::write(&script, text(ask)).map_err(Failure::at(&script))?;
+pub(super) fn run(source: &Source<'_>, connections: usize, seconds: u32) -> Outcome<Tally> {
+    let script = source.folder.join("wrk.lua");
+    fs::write(&script, text(&source.request())).map_err(Failure::at(&script))?;
     let said = Line::new("wrk")
         .args(["-t", "1", "-c", &connections.to_string(), "-d", &format!("{seconds}s"), "-s"])
         .arg(&script)
-        .arg(format!("http://127.0.0.1:{port}{}", ask.path))
+        .arg(source.url())
         .finish()?;
     read(&said)
 }
 
-fn text(ask: &Ask) -> String {
+fn text(request: &Request) -> String {
     let mut script = String::from(DONE);
-    if let Some(size) = ask.body {
-        let _ = write!(script, "wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {size})\n");
+    for (name, value) in &request.fields {
+        let _ = writeln!(script, "wrk.headers[\"{name}\"] = \"{value}\"");
+    }
+    if let Some(body) = &request.body {
+        let _ = writeln!(script, "wrk.method = \"POST\"");
+        let _ = writeln!(script, "wrk.body = string.rep(\"x\", {})", body.len());
     }
     script
 }

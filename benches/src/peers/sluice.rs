@@ -1,20 +1,33 @@
 //! Sluice: one worker and the defaults, so that every safety that is built is switched on. Only
 //! what would close connections during a run is moved out of the way.
 
-use std::fs;
-
 use super::Stage;
 use crate::child::Line;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
+use crate::workloads::{Back, Chain, Limit, Token};
 
 pub(super) fn prepare(line: Line, stage: &Stage<'_>) -> Outcome<Line> {
-    let config = stage.folder.join("routes.yaml");
-    fs::write(&config, text(stage)).map_err(Failure::at(&config))?;
+    let config = stage.write("routes.yaml", &text(stage))?;
     Ok(line.args(["run", "--workers", "1", "--log", "warn", "--config"]).arg(config))
 }
 
 fn text(stage: &Stage<'_>) -> String {
-    let (port, admin, backend) = (stage.port, stage.admin_port, stage.backend_port);
+    let (port, admin) = (stage.port, stage.admin_port);
+    let chain = stage.workload.chain;
+    let log = match chain {
+        Some(chain) if chain.access_log => stage.folder.join("access.log").display().to_string(),
+        _ => "off".to_owned(),
+    };
+    let tls = if stage.workload.is_encrypted() {
+        let (certificate, key) = (stage.ground.certificate.display(), stage.ground.key.display());
+        format!(
+            "    tls:\n      min_version: \"1.3\"\n      \
+             certificates: [{{ cert_file: {certificate}, key_file: {key} }}]\n"
+        )
+    } else {
+        String::new()
+    };
+    let filters = chain.map_or_else(String::new, |chain| filters(stage, chain));
     format!(
         "\
 version: 1
@@ -22,15 +35,68 @@ listeners:
   - name: bench
     address: \"127.0.0.1:{port}\"
     limits: {{ requests_per_connection: 1000000000 }}
-admin: {{ address: \"127.0.0.1:{admin}\" }}
-access_log: {{ output: \"off\" }}
+    timeouts: {{ keepalive: 1h }}
+{tls}admin: {{ address: \"127.0.0.1:{admin}\" }}
+access_log: {{ output: \"{log}\" }}
 shutdown: {{ delay: 0s, grace: 1s }}
-upstreams:
-  origin:
-    endpoints: [{{ address: \"127.0.0.1:{backend}\" }}]
-    keepalive: {{ max_requests: 1000000000 }}
-routes:
-  - {{ id: bench, match: {{ path: \"/**\" }}, upstream: origin }}
+{filters}upstreams:
+{}routes:
+{}",
+        upstream(stage),
+        routes(stage)
+    )
+}
+
+fn upstream(stage: &Stage<'_>) -> String {
+    let backend = stage.backend_port;
+    let mut text = format!(
+        "  origin:\n    endpoints: [{{ address: \"127.0.0.1:{backend}\" }}]\n    \
+         keepalive: {{ max_requests: 1000000000, idle_timeout: 1h }}\n"
+    );
+    if stage.workload.back == Back::Grpc {
+        text.push_str("    protocol: http2\n");
+    }
+    if stage.workload.chain.is_some() {
+        text.push_str("    breaker: { failure_rate: 50% }\n");
+        text.push_str("    health_check: { http: /health, interval: 1s }\n");
+    }
+    text
+}
+
+fn routes(stage: &Stage<'_>) -> String {
+    let more = if stage.workload.back == Back::WebSocket { ", websocket: true" } else { "" };
+    let route = |id: &str, path: &str| {
+        format!("  - {{ id: {id}, match: {{ path: \"{path}**\" }}, upstream: origin{more} }}\n")
+    };
+    let many = stage.prefixes().enumerate();
+    let many: String = many.map(|(number, prefix)| route(&format!("r{number}"), &prefix)).collect();
+    if many.is_empty() { route("bench", "/") } else { many }
+}
+
+fn filters(stage: &Stage<'_>, chain: Chain) -> String {
+    let key = match chain.token {
+        Token::Hs256 => {
+            format!("alg: HS256, secret_file: {}", stage.ground.hmac_secret.display())
+        }
+        Token::Es256 => {
+            format!("alg: ES256, public_key_file: {}", stage.ground.ec_public_key.display())
+        }
+    };
+    let (redis, store) = match chain.limit {
+        Limit::Local => (String::new(), "local"),
+        Limit::Redis => {
+            (format!("redis: {{ url: \"redis://127.0.0.1:{}\" }}\n", stage.redis_port), "redis")
+        }
+    };
+    format!(
+        "\
+{redis}filters:
+  - request_id: {{}}
+  - jwt:
+      keys: [{{ kid: bench, {key} }}]
+      required_claims: [openid]
+      claims_to_headers: {{ X-User-Openid: openid }}
+  - rate_limit: {{ limit: 1000000000, per: 1s, key: \"claim:openid\", store: {store} }}
 "
     )
 }

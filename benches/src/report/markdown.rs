@@ -1,14 +1,55 @@
-//! The report for people: one table for each workload.
+//! The report for people: one table for each pass over a workload. The columns of each kind of pass
+//! are one list.
 
 use std::fmt::Write as _;
 
 use super::{Line, Report, Section};
 use crate::stats::Spread;
+use crate::workloads::Pass;
+
+/// A column: its title, and what stands in it.
+type Column = (&'static str, fn(&Line) -> String);
+
+const CPU: [Column; 2] = [
+    ("CPU us/request", |line| figure(line.cpu_us, 1.0, 2)),
+    ("to nginx", |line| ratio(line.cpu_to_nginx)),
+];
+const SATURATION: [Column; 6] = [
+    ("requests/s", |line| figure(line.requests_per_second, 1.0, 0)),
+    ("p50 us", |line| figure(line.p50_us, 1.0, 0)),
+    ("p90", |line| figure(line.p90_us, 1.0, 0)),
+    ("p99", |line| figure(line.p99_us, 1.0, 0)),
+    ("p99.9", |line| figure(line.p999_us, 1.0, 0)),
+    ("kernel %", |line| figure(line.kernel, 100.0, 0)),
+];
+const STEADY: [Column; 7] = [
+    ("p50 us", |line| figure(line.p50_us, 1.0, 0)),
+    ("to nginx", |line| ratio(line.p50_to_nginx)),
+    ("p90", |line| figure(line.p90_us, 1.0, 0)),
+    ("p99", |line| figure(line.p99_us, 1.0, 0)),
+    ("to nginx", |line| ratio(line.p99_to_nginx)),
+    ("p99.9", |line| figure(line.p999_us, 1.0, 0)),
+    ("requests/s", |line| figure(line.requests_per_second, 1.0, 0)),
+];
+const NOISE: [Column; 5] = [
+    ("peak RSS MiB", |line| figure(line.peak_rss_kib, 1.0 / 1024.0, 1)),
+    ("proxy %", |line| figure(line.proxy_busy, 100.0, 0)),
+    ("load %", |line| figure(line.load_busy, 100.0, 0)),
+    ("others %", |line| figure(line.others_busy, 100.0, 0)),
+    ("stolen %", |line| figure(line.stolen, 100.0, 1)),
+];
+const IDLE: [Column; 2] = [
+    ("bytes/connection", |line| figure(line.idle_bytes, 1.0, 0)),
+    ("peak RSS MiB", |line| figure(line.peak_rss_kib, 1.0 / 1024.0, 1)),
+];
+const CALLS: [Column; 1] = [("calls/request", |line| figure(line.calls, 1.0, 2))];
+const ERRORS: Column = ("errors", |line| line.errors.to_string());
 
 pub(super) fn write(report: &Report) -> String {
     let machine = &report.machine;
     let mut text = format!(
-        "Medians of {} rounds of {} s, {} s of warm-up. {} processors ({}), Linux {}.\n",
+        "Medians of {} rounds of {} s after {} s of warm-up; ratios are medians of the ratios of \
+         each round, with the least and the most. {} processors ({}), Linux {}.\n\n",
         report.rounds,
         report.lengths.measured,
         report.lengths.warm_up,
@@ -19,61 +60,42 @@ pub(super) fn write(report: &Report) -> String {
     for (name, version) in &machine.programs {
         let _ = writeln!(text, "- {name}: {version}");
     }
-    for section in &report.workloads {
-        let _ = write!(text, "\n### {}: {}\n\n{}", section.name, section.title, table(section));
+    for section in &report.sections {
+        let (name, title) = (section.workload, &section.title);
+        let _ = write!(text, "\n### {name}: {title}\n\n{}", table(section));
+        for why in &section.failures {
+            let _ = writeln!(text, "\nNot measured: {why}");
+        }
     }
     text
 }
 
 fn table(section: &Section) -> String {
-    let mut head = vec!["proxy".to_owned(), "CPU us/request".into(), "to nginx".into()];
-    if let Some(first) = &section.first_build {
-        head.push(format!("to {first}"));
+    let mut columns: Vec<Column> = vec![("proxy", |line| line.peer.clone())];
+    let timed = matches!(section.pass, Pass::Saturation | Pass::Steady(_));
+    if timed {
+        columns.extend(CPU);
     }
-    for title in [
-        "requests/s",
-        "p50 us",
-        "p90",
-        "p99",
-        "p99.9",
-        "kernel %",
-        "peak RSS MiB",
-        "load %",
-        "others %",
-        "errors",
-    ] {
-        head.push(title.to_owned());
+    if timed && section.first_build.is_some() {
+        columns.push(("to the first build", |line| ratio(line.cpu_to_first_build)));
     }
-    let mut text = row(&head);
-    text.push_str(&row(&vec!["---".to_owned(); head.len()]));
+    match section.pass {
+        Pass::Saturation => columns.extend(SATURATION.into_iter().chain(NOISE)),
+        Pass::Steady(_) => columns.extend(STEADY.into_iter().chain(NOISE)),
+        Pass::Idle => columns.extend(IDLE),
+        Pass::Calls => columns.extend(CALLS),
+    }
+    columns.push(ERRORS);
+    let mut text = row(columns.iter().map(|(title, _)| (*title).to_owned()));
+    text.push_str(&row(columns.iter().map(|_| "---".to_owned())));
     for line in &section.peers {
-        text.push_str(&row(&cells(line, section.first_build.is_some())));
+        text.push_str(&row(columns.iter().map(|(_, cell)| cell(line))));
     }
     text
 }
 
-fn cells(line: &Line, several_builds: bool) -> Vec<String> {
-    let mut cells = vec![line.peer.clone(), figure(line.cpu_us, 1.0, 2), ratio(line.to_nginx)];
-    if several_builds {
-        cells.push(ratio(line.to_first_build));
-    }
-    cells.extend([
-        figure(line.requests_per_second, 1.0, 0),
-        figure(line.p50_us, 1.0, 0),
-        figure(line.p90_us, 1.0, 0),
-        figure(line.p99_us, 1.0, 0),
-        figure(line.p999_us, 1.0, 0),
-        figure(line.kernel, 100.0, 0),
-        figure(line.peak_rss_kib, 1.0 / 1024.0, 1),
-        figure(line.load_busy, 100.0, 0),
-        figure(line.others_busy, 100.0, 0),
-        line.errors.to_string(),
-    ]);
-    cells
-}
-
-fn row(cells: &[String]) -> String {
-    format!("| {} |\n", cells.join(" | "))
+fn row(cells: impl Iterator<Item = String>) -> String {
+    format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "))
 }
 
 fn figure(spread: Option<Spread>, times: f64, digits: usize) -> String {
