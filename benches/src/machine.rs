@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use crate::peers::Peer;
 
+/// What `benches/pingora` is pinned to; a minimal program does not tell.
+const PINGORA: &str = "Pingora 0.9.1 with OpenSSL, a minimal program";
+
 /// The machine and the programs of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Machine {
@@ -32,10 +35,14 @@ impl Machine {
 }
 
 fn version(peer: &Peer) -> String {
+    let Some(word) = peer.kind.asks_version() else { return PINGORA.to_owned() };
     let mut command = Command::new(&peer.program);
-    let output = command.arg(peer.kind.asks_version()).stdin(Stdio::null()).output();
+    let output = command.arg(word).stdin(Stdio::null()).output();
     let Ok(output) = output else { return String::from("unknown") };
     let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
     let said = String::from_utf8_lossy(&said);
-    said.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown").trim().to_owned()
+    let line = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown");
+    // Some begin with their own path, which nobody else has.
+    let words = line.split_whitespace().skip_while(|word| word.starts_with('/'));
+    words.collect::<Vec<_>>().join(" ")
 }

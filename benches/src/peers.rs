@@ -4,8 +4,10 @@
 //! A file for each proxy writes its config for a stage; this one knows which there are. The one
 //! rule: a setting that only makes one of them look good, or bad, has no place in any of them.
 
+mod envoy;
 mod haproxy;
 mod nginx;
+mod pingora;
 mod sluice;
 
 use std::fs;
@@ -30,6 +32,8 @@ pub(crate) struct Peer {
 pub(crate) enum Kind {
     Nginx,
     Haproxy,
+    Envoy,
+    Pingora,
     Sluice,
 }
 
@@ -47,21 +51,31 @@ pub(crate) struct Stage<'a> {
 
 impl Kind {
     /// The word for `--peers`, which is also the name of the program.
-    pub(crate) const ALL: [(Self, &'static str); 3] =
-        [(Self::Nginx, "nginx"), (Self::Haproxy, "haproxy"), (Self::Sluice, "sluice")];
+    pub(crate) const ALL: [(Self, &'static str); 5] = [
+        (Self::Nginx, "nginx"),
+        (Self::Haproxy, "haproxy"),
+        (Self::Envoy, "envoy"),
+        (Self::Pingora, "pingora"),
+        (Self::Sluice, "sluice"),
+    ];
 
     /// Whether it takes part in a workload at all.
-    pub(crate) fn serves(self, _workload: &Workload) -> bool {
+    pub(crate) fn serves(self, workload: &Workload) -> bool {
         match self {
-            Self::Nginx | Self::Haproxy | Self::Sluice => true,
+            Self::Nginx | Self::Sluice => true,
+            // Beside the chain of Sluice stands nginx without one.
+            Self::Haproxy | Self::Envoy => workload.chain.is_none(),
+            // A library: a table of routes would be ours.
+            Self::Pingora => workload.chain.is_none() && workload.routes == 1,
         }
     }
 
-    /// What makes the program print its version.
-    pub(crate) fn asks_version(self) -> &'static str {
+    /// What makes the program print its version, if anything does.
+    pub(crate) fn asks_version(self) -> Option<&'static str> {
         match self {
-            Self::Nginx | Self::Haproxy => "-v",
-            Self::Sluice => "--version",
+            Self::Nginx | Self::Haproxy => Some("-v"),
+            Self::Envoy | Self::Sluice => Some("--version"),
+            Self::Pingora => None,
         }
     }
 }
@@ -73,6 +87,8 @@ impl Peer {
         match self.kind {
             Kind::Nginx => nginx::prepare(line, stage),
             Kind::Haproxy => haproxy::prepare(line, stage),
+            Kind::Envoy => envoy::prepare(line, stage),
+            Kind::Pingora => Ok(pingora::prepare(line, stage)),
             Kind::Sluice => sluice::prepare(line, stage),
         }
     }

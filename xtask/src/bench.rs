@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: fetches and builds what a comparison of proxies needs, then hands over to the
-//! harness in `benches/`, which knows all options but this: without `--sluice` the tree is built.
+//! harness in `benches/`, which knows all options but two: without `--sluice` the tree is built, and
+//! what `--peers` leaves out is not.
 
 use std::path::Path;
 
@@ -16,6 +17,11 @@ pub(crate) fn run(shell: &Shell, options: &[&str]) -> Result<(), Failure> {
     let mut options: Vec<String> = options.iter().map(|&word| word.to_owned()).collect();
     if !options.iter().any(|word| TELLING.contains(&word.as_str())) {
         tools::ensure_for_bench(shell)?;
+        if wants(&options, "pingora")
+            && let Err(Failure(why)) = build_pingora(shell)
+        {
+            shell.warn(&format!("xtask bench: without Pingora: {why}"));
+        }
         if !options.iter().any(|word| word == "--sluice") {
             let built = build(shell)?;
             options.extend(["--sluice".to_owned(), format!("sluice={built}")]);
@@ -24,6 +30,21 @@ pub(crate) fn run(shell: &Shell, options: &[&str]) -> Result<(), Failure> {
     let mut harness = shell.cargo(&["run", "--quiet"]);
     harness.args(HARNESS).arg("--").args(options);
     shell.run(harness)
+}
+
+/// Whether a proxy takes part, as far as the options say.
+fn wants(options: &[String], peer: &str) -> bool {
+    let mut after = options.iter().skip_while(|word| *word != "--peers").skip(1);
+    after.next().is_none_or(|peers| peers.split(',').any(|name| name == peer))
+}
+
+/// The minimal proxy on Pingora: a workspace of its own, left among the fetched programs.
+fn build_pingora(shell: &Shell) -> Result<(), Failure> {
+    let target = shell.root().join("target/pingora");
+    let mut cargo = shell.cargo(&["build", "--release", "--locked", "--quiet"]);
+    cargo.args(["--manifest-path", "benches/pingora/Cargo.toml", "--target-dir"]).arg(&target);
+    shell.run(cargo)?;
+    tools::link(shell, "pingora", &target.join("release/sluice-bench-pingora"))
 }
 
 /// The release build of the tree, as it would be shipped.
@@ -45,6 +66,14 @@ fn executable(message: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn everybody_is_wanted_unless_some_are_named() {
+        let options = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert!(wants(&options("--quick"), "pingora"));
+        assert!(wants(&options("--peers nginx,pingora --quick"), "pingora"));
+        assert!(!wants(&options("--quick --peers nginx"), "pingora"));
+    }
 
     #[test]
     fn the_program_is_named_by_cargo() {

