@@ -34,17 +34,23 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Reads the words of a command line; `find` knows where a program is.
-    pub(crate) fn read(words: &[String], find: impl Fn(&str) -> Option<PathBuf>) -> Outcome<Self> {
-        let mut options = Self {
-            workloads: workloads::all(),
-            peers: Vec::new(),
+    /// What is done when nothing is said.
+    pub(crate) fn of(workloads: Vec<Workload>, peers: Vec<Peer>) -> Self {
+        Self {
+            workloads,
+            peers,
             rounds: 5,
             lengths: Lengths { warm_up: 1, measured: 3 },
             list: false,
-            redis: find("redis-server"),
+            redis: None,
             saturation_alone: false,
-        };
+        }
+    }
+
+    /// Reads the words of a command line; `find` knows where a program is.
+    pub(crate) fn read(words: &[String], find: impl Fn(&str) -> Option<PathBuf>) -> Outcome<Self> {
+        let mut options = Self::of(workloads::all(), Vec::new());
+        options.redis = find("redis-server");
         let mut wanted: Option<Vec<String>> = None;
         let mut builds = Vec::new();
         let mut words = words.iter();

@@ -172,3 +172,61 @@ impl Line {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::Peer;
+    use crate::workloads;
+
+    fn cell(cpu_us: f64, errors: u64) -> Option<Cell> {
+        Some(Cell { requests: 1000, cpu_us, errors, ..Cell::default() })
+    }
+
+    fn report(rows: Vec<Vec<Option<Cell>>>, failures: Vec<String>) -> Report {
+        let peer = |name: &str, kind| Peer { name: name.into(), kind, program: "/bin/sh".into() };
+        let peers =
+            vec![peer("nginx", Kind::Nginx), peer("old", Kind::Sluice), peer("new", Kind::Sluice)];
+        let workload = workloads::all().remove(0);
+        let options = Options::of(vec![workload.clone()], peers);
+        let rows =
+            Rows { workload, pass: Pass::Saturation, per_second: None, rounds: rows, failures };
+        Report::new(&options, Machine::look(&[]), vec![rows])
+    }
+
+    #[test]
+    fn ratios_are_medians_of_the_ratios_of_each_round() {
+        let report = report(
+            vec![
+                vec![cell(10.0, 0), cell(11.0, 0), cell(9.0, 0)],
+                vec![cell(20.0, 0), cell(20.0, 0), cell(16.0, 0)],
+                vec![cell(10.0, 0), cell(10.0, 0), None],
+            ],
+            Vec::new(),
+        );
+        let text = report.markdown();
+        assert!(text.contains("### get-128: GET, answers of 128 B"), "{text}");
+        assert!(
+            text.contains("| nginx | 10.00 | **1.000** (1.00-1.00) | **1.000** (0.91"),
+            "{text}"
+        );
+        assert!(
+            text.contains("| new | 12.50 | **0.850** (0.80-0.90) | **0.809** (0.80-0.82)"),
+            "{text}"
+        );
+        assert!(report.verdict().is_ok());
+        let json = serde_json::to_value(&report).unwrap();
+        let median = json.pointer("/sections/0/peers/2/cpu_to_nginx/median").unwrap();
+        assert!((median.as_f64().unwrap() - 0.85).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_run_with_errors_or_gaps_fails_and_says_why() {
+        let wrong = report(vec![vec![cell(1.0, 0), cell(1.0, 3), None]], vec!["new: gone".into()]);
+        let Failure(why) = wrong.verdict().unwrap_err();
+        assert!(why.contains("get-128: old had 3 errors"), "{why}");
+        assert!(why.contains("get-128: new: gone"), "{why}");
+        assert!(wrong.markdown().contains("Not measured: new: gone"));
+        assert!(!wrong.markdown().contains("| new |"));
+    }
+}
