@@ -16,7 +16,7 @@ use crate::child::{LOAD, PROXY, Running};
 use crate::failure::{Failure, Outcome};
 use crate::ground::Ground;
 use crate::load::{Latency, Source, Tally};
-use crate::peers::{Kind, Peer, Stage};
+use crate::peers::{Peer, Stage};
 use crate::probe;
 use crate::workloads::{Back, Load, Workload};
 
@@ -99,7 +99,7 @@ pub(crate) fn measure(
     let source = Source { workload, ground, folder, harness: &bench.harness, port };
     let done = (|| {
         probe::until_ready(&source, || proxy.has_ended())?;
-        if peer.kind == Kind::Sluice {
+        if workload.chain.is_some_and(|chain| peer.kind.does(chain)) {
             probe::refuses_forged(&source)?;
         }
         let cell = match task {

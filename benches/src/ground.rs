@@ -27,7 +27,7 @@ pub(crate) struct Ground {
 }
 
 /// The secret of HS256; it is as public as the rest of this file.
-const SECRET: &str = "a secret of the benchmarks that protects nothing at all";
+pub(crate) const SECRET: &str = "a secret of the benchmarks that protects nothing at all";
 /// How long tokens hold: longer than any run.
 const LIFETIME_S: u64 = 7 * 24 * 3600;
 

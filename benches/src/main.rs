@@ -43,6 +43,8 @@ use options::Options;
 
 /// Where reports and the files of cells go, below the current folder.
 const FOLDER: &str = "target/bench";
+/// Where the tables go that are shown to everybody.
+const PAGE: &str = "docs/performance.md";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -88,6 +90,9 @@ fn run(words: &[String]) -> Outcome<()> {
     let report = report::Report::new(&options, machine, table);
     report.write(&folder)?;
     println!("\n{}", report.markdown());
+    if options.write_docs {
+        report.write_docs(Path::new(PAGE))?;
+    }
     println!("written to {}/report.md and report.json", folder.display());
     report.verdict()
 }

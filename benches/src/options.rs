@@ -18,6 +18,7 @@ usage: cargo xtask bench [options]
   --seconds N          seconds measured in each cell (default 3)
   --quick              1 round of 1 second
   --saturation         saturation alone: no fixed rates, no system calls
+  --write-docs         put the tables into docs/performance.md
   --list               name the workloads and stop
   --help               this text";
 
@@ -29,6 +30,7 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) lengths: Lengths,
     pub(crate) list: bool,
+    pub(crate) write_docs: bool,
     pub(crate) redis: Option<PathBuf>,
     saturation_alone: bool,
 }
@@ -42,6 +44,7 @@ impl Options {
             rounds: 5,
             lengths: Lengths { warm_up: 1, measured: 3 },
             list: false,
+            write_docs: false,
             redis: None,
             saturation_alone: false,
         }
@@ -68,6 +71,7 @@ impl Options {
                     options.lengths.measured = 1;
                 }
                 "--saturation" => options.saturation_alone = true,
+                "--write-docs" => options.write_docs = true,
                 "--list" => options.list = true,
                 _ => return Err(Failure(format!("`{word}` is not understood\n\n{USAGE}"))),
             }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use crate::child::Line;
 use crate::failure::{Failure, Outcome};
 use crate::ground::Ground;
-use crate::workloads::Workload;
+use crate::workloads::{Chain, Limit, Workload};
 
 /// A proxy that takes part.
 #[derive(Debug, Clone)]
@@ -63,10 +63,19 @@ impl Kind {
     pub(crate) fn serves(self, workload: &Workload) -> bool {
         match self {
             Self::Nginx | Self::Sluice => true,
-            // Beside the chain of Sluice stands nginx without one.
-            Self::Haproxy | Self::Envoy => workload.chain.is_none(),
+            Self::Haproxy => workload.chain.is_none_or(|chain| self.does(chain)),
+            Self::Envoy => workload.chain.is_none(),
             // A library: a table of routes would be ours.
             Self::Pingora => workload.chain.is_none() && workload.routes == 1,
+        }
+    }
+
+    /// Whether it does a chain itself. nginx stands beside every chain and does nothing of it.
+    pub(crate) fn does(self, chain: Chain) -> bool {
+        match self {
+            Self::Sluice => true,
+            Self::Haproxy => chain.limit == Limit::Local && !chain.access_log,
+            Self::Nginx | Self::Envoy | Self::Pingora => false,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a run found: figures of each proxy, and their ratios to nginx and to the first build of
 //! Sluice, round by round. Written as Markdown for people and as JSON for programs.
 
+mod docs;
 mod markdown;
 
 use std::fs;
@@ -84,6 +85,13 @@ impl Report {
             fs::write(&place, text).map_err(Failure::at(&place))?;
         }
         Ok(())
+    }
+
+    /// Puts the tables into the page about performance.
+    pub(crate) fn write_docs(&self, page: &Path) -> Outcome<()> {
+        let text = fs::read_to_string(page).map_err(Failure::at(page))?;
+        let text = docs::replace(&text, &self.markdown())?;
+        fs::write(page, text).map_err(Failure::at(page))
     }
 
     /// Fails if any request of the run did, or a cell could not be measured.
@@ -188,10 +196,12 @@ mod tests {
         let peers =
             vec![peer("nginx", Kind::Nginx), peer("old", Kind::Sluice), peer("new", Kind::Sluice)];
         let workload = workloads::all().remove(0);
+        let mut machine = Machine::look(&[]);
+        machine.programs = peers.iter().map(|peer| (peer.name.clone(), "1".into())).collect();
         let options = Options::of(vec![workload.clone()], peers);
         let rows =
             Rows { workload, pass: Pass::Saturation, per_second: None, rounds: rows, failures };
-        Report::new(&options, Machine::look(&[]), vec![rows])
+        Report::new(&options, machine, vec![rows])
     }
 
     #[test]
@@ -205,6 +215,9 @@ mod tests {
             Vec::new(),
         );
         let text = report.markdown();
+        let summary = "| workload | nginx | old | new |\n| --- | --- | --- | --- |\n\
+                       | GET, answers of 128 B, 64 connections | 1.00 | 1.00 | 0.85 |\n";
+        assert!(text.contains(summary), "{text}");
         assert!(text.contains("### get-128: GET, answers of 128 B"), "{text}");
         assert!(
             text.contains("| nginx | 10.00 | **1.000** (1.00-1.00) | **1.000** (0.91"),
@@ -227,6 +240,6 @@ mod tests {
         assert!(why.contains("get-128: old had 3 errors"), "{why}");
         assert!(why.contains("get-128: new: gone"), "{why}");
         assert!(wrong.markdown().contains("Not measured: new: gone"));
-        assert!(!wrong.markdown().contains("| new |"));
+        assert!(!wrong.markdown().contains("\n| new |"));
     }
 }

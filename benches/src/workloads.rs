@@ -17,7 +17,7 @@ pub(crate) struct Workload {
     pub(crate) back: Back,
     /// How many routes the table holds; the last of them is asked for.
     pub(crate) routes: usize,
-    /// What Sluice does besides. All other proxies forward and do nothing else.
+    /// What is done besides forwarding, by Sluice and by proxies that can; nginx only forwards.
     pub(crate) chain: Option<Chain>,
     /// Requests per second at which it is measured too.
     pub(crate) rates: &'static [Rate],
@@ -194,7 +194,7 @@ fn chains() -> Vec<Workload> {
     vec![
         Workload {
             rates: RATES,
-            ..chain("chain-hs256", "full chain of Sluice with HS256 beside bare proxies", CHAIN)
+            ..chain("chain-hs256", "full chain with HS256, nginx forwarding only", CHAIN)
         },
         Workload {
             ask: get("/4k", 4096),

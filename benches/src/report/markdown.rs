@@ -60,12 +60,30 @@ pub(super) fn write(report: &Report) -> String {
     for (name, version) in &machine.programs {
         let _ = writeln!(text, "- {name}: {version}");
     }
+    let _ = write!(text, "\n### CPU time per request, nginx = 1\n\n{}", summary(report));
     for section in &report.sections {
         let (name, title) = (section.workload, &section.title);
         let _ = write!(text, "\n### {name}: {title}\n\n{}", table(section));
         for why in &section.failures {
             let _ = writeln!(text, "\nNot measured: {why}");
         }
+    }
+    text
+}
+
+/// All workloads at saturation in one table: the ratios to nginx.
+fn summary(report: &Report) -> String {
+    let names: Vec<&String> = report.machine.programs.iter().map(|(name, _)| name).collect();
+    let mut text =
+        row(["workload".to_owned()].into_iter().chain(names.iter().map(|&it| it.clone())));
+    text.push_str(&row(std::iter::repeat_n("---".to_owned(), names.len() + 1)));
+    for section in report.sections.iter().filter(|section| section.pass == Pass::Saturation) {
+        let ratio = |name: &&String| {
+            let line = section.peers.iter().find(|line| &line.peer == *name);
+            let median = line.and_then(|line| line.cpu_to_nginx).map(|spread| spread.median);
+            median.map_or_else(|| "-".into(), |median| format!("{median:.2}"))
+        };
+        text.push_str(&row([section.title.clone()].into_iter().chain(names.iter().map(ratio))));
     }
     text
 }
