@@ -5,6 +5,7 @@
 //! the body back, and `/ws` becomes a WebSocket that echoes. The one rule: it understands what well-behaved proxies send and refuses the rest
 //! loudly, so that a mistake in a config becomes an error in the report and not a strange figure.
 
+pub(crate) mod count;
 pub(crate) mod grpc;
 mod wire;
 mod ws;
@@ -114,6 +115,7 @@ impl Connection {
         while !bytes.is_empty() {
             if self.switched {
                 let Some((echo, used)) = ws::echo(bytes) else { return false };
+                count::one();
                 self.out.push((echo.into(), 0));
                 self.begun.extend_from_slice(bytes.get(used..).unwrap_or_default());
                 return true;
@@ -125,6 +127,7 @@ impl Connection {
                     bytes = bytes.get(used..).unwrap_or_default();
                 }
                 Next::Answer { answer, used } => {
+                    count::one();
                     self.out.push((answer, 0));
                     bytes = bytes.get(used..).unwrap_or_default();
                 }

@@ -3,9 +3,6 @@
 //! The order is fixed: start, check one answer, warm up, measure, stop. The one rule: whatever is
 //! read from the kernel is read around the measured load alone.
 
-use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,11 +11,10 @@ use crate::account::{Memory, Processor, Spent};
 use crate::calls;
 use crate::child::{LOAD, PROXY, Running};
 use crate::failure::{Failure, Outcome};
-use crate::ground::Ground;
 use crate::load::{Latency, Source, Tally};
-use crate::peers::{Peer, Stage};
-use crate::probe;
-use crate::workloads::{Back, Load, Workload};
+use crate::peers::Peer;
+use crate::stand::Bench;
+use crate::workloads::{Load, Workload};
 
 /// How long things are measured, in seconds.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -27,23 +23,15 @@ pub(crate) struct Lengths {
     pub(crate) measured: u32,
 }
 
-/// What all cells of a run share.
-pub(crate) struct Bench {
-    /// Emptied for each cell.
-    pub(crate) folder: PathBuf,
-    pub(crate) harness: PathBuf,
-    pub(crate) ground: Ground,
-    pub(crate) lengths: Lengths,
-    pub(crate) http_port: u16,
-    pub(crate) grpc_port: u16,
-    pub(crate) redis_port: u16,
-}
-
 /// What is measured, once rates are numbers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Task {
     Saturate,
-    Steady { per_second: u32 },
+    /// Not one cell but many small ones: see `slices`.
+    Slices,
+    Steady {
+        per_second: u32,
+    },
     Idle,
     Calls,
 }
@@ -71,8 +59,6 @@ pub(crate) struct Cell {
     pub(crate) calls: Option<f64>,
 }
 
-/// How much of a log is shown when a proxy does not do as it should.
-const LOG_SHOWN: usize = 2000;
 /// How long idle connections rest before they are counted.
 const REST: Duration = Duration::from_secs(3);
 
@@ -82,40 +68,21 @@ pub(crate) fn measure(
     peer: &Peer,
     workload: &Workload,
     task: Task,
+    lengths: Lengths,
 ) -> Outcome<Cell> {
-    let folder = bench.folder.as_path();
-    let _ = fs::remove_dir_all(folder);
-    fs::create_dir_all(folder).map_err(Failure::at(folder))?;
-    let [port, admin_port] = free_ports()?;
-    let ground = &bench.ground;
-    let backend_port = match workload.back {
-        Back::Http | Back::WebSocket => bench.http_port,
-        Back::Grpc => bench.grpc_port,
+    let mut standing = bench.stand(peer, workload)?;
+    let source = standing.source();
+    let done = match task {
+        Task::Saturate => timed(lengths, &standing.proxy, |seconds| source.saturate(seconds)),
+        Task::Steady { per_second } => {
+            timed(lengths, &standing.proxy, |seconds| source.steady(per_second, seconds))
+        }
+        Task::Slices => Err(Failure::new("slices are not one cell")),
+        Task::Idle => idle(&source, &standing.proxy),
+        Task::Calls => calls::count(&source, &standing.proxy),
     };
-    let redis_port = bench.redis_port;
-    let stage = Stage { workload, ground, folder, port, admin_port, backend_port, redis_port };
-    let log = folder.join("log");
-    let mut proxy = peer.prepare(&stage)?.start(PROXY, &log)?;
-    let source = Source { workload, ground, folder, harness: &bench.harness, port };
-    let done = (|| {
-        probe::until_ready(&source, || proxy.has_ended())?;
-        if workload.chain.is_some_and(|chain| peer.kind.does(chain)) {
-            probe::refuses_forged(&source)?;
-        }
-        let cell = match task {
-            Task::Saturate => timed(bench.lengths, &proxy, |seconds| source.saturate(seconds)),
-            Task::Steady { per_second } => {
-                timed(bench.lengths, &proxy, |seconds| source.steady(per_second, seconds))
-            }
-            Task::Idle => idle(&source, &proxy),
-            Task::Calls => calls::count(&source, &proxy),
-        }?;
-        if proxy.has_ended() {
-            return Err(Failure::new("it has ended under load"));
-        }
-        Ok(cell)
-    })();
-    done.map_err(|Failure(why)| Failure(format!("{}: {why}\n{}", peer.name, tail(&log))))
+    let done = done.and_then(|cell| standing.still_runs().map(|()| cell));
+    done.map_err(|why| standing.blame(why))
 }
 
 /// Load, first to warm up and then measured.
@@ -165,22 +132,4 @@ fn idle(source: &Source<'_>, proxy: &Running) -> Outcome<Cell> {
         idle_bytes: Some(added as f64 / connections.max(1) as f64),
         ..Cell::default()
     })
-}
-
-/// Ports that nobody listens on; all are held until the last is known.
-pub(crate) fn free_ports<const N: usize>() -> Outcome<[u16; N]> {
-    let mut ports = [0; N];
-    let mut held = Vec::with_capacity(N);
-    for port in &mut ports {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        *port = listener.local_addr()?.port();
-        held.push(listener);
-    }
-    Ok(ports)
-}
-
-fn tail(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let from = text.char_indices().rev().nth(LOG_SHOWN).map_or(0, |(at, _)| at);
-    text.get(from..).unwrap_or_default().trim().to_owned()
 }

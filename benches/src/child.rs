@@ -93,8 +93,22 @@ impl Running {
 
     /// Asks it to stop, as Ctrl-C would.
     pub(crate) fn interrupt(&self) {
+        self.signal(Signal::INT);
+    }
+
+    /// Halts it until it may go on.
+    pub(crate) fn halt(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
         if let Some(process) = self.pid() {
-            let _ = kill_process(process, Signal::INT);
+            // One that has ended is found out by `has_ended`.
+            let _ = kill_process(process, signal);
         }
     }
 

@@ -61,24 +61,45 @@ const STEADY: usize = 64;
 impl Source<'_> {
     /// As many requests as the proxy can answer, for so many seconds.
     pub(crate) fn saturate(&self, seconds: u32) -> Outcome<Tally> {
+        let said = self.saturating(seconds)?.finish()?;
         self.checked(match self.workload.load {
-            Load::KeepAlive { connections } => wrk::run(self, connections, seconds)?,
-            Load::Streams { connections, streams } => {
-                h2load::run(self, connections, streams, seconds, None)?
-            }
-            Load::Handshakes { at_once } => self.own(Way::Handshakes, at_once, seconds)?,
-            Load::Messages { connections } => self.own(Way::Messages, connections, seconds)?,
-            Load::Idle { .. } => return Err(Failure::new("idle connections are not a rate")),
+            Load::KeepAlive { .. } => wrk::read(&said)?,
+            Load::Streams { .. } => h2load::read(self, &said, seconds)?,
+            Load::Handshakes { .. } | Load::Messages { .. } | Load::Idle { .. } => told(&said)?,
         })
+    }
+
+    /// The command line of that load, for those who do not wait for its end.
+    pub(crate) fn saturating(&self, seconds: u32) -> Outcome<Line> {
+        match self.workload.load {
+            Load::KeepAlive { connections } => wrk::line(self, connections, seconds),
+            Load::Streams { connections, streams } => {
+                h2load::line(self, connections, streams, seconds)
+            }
+            Load::Handshakes { at_once } => self.job(Way::Handshakes, at_once, seconds),
+            Load::Messages { connections } => self.job(Way::Messages, connections, seconds),
+            Load::Idle { .. } => Err(Failure::new("idle connections are not a rate")),
+        }
+    }
+
+    /// Whether what a load said, which was interrupted, tells of errors.
+    pub(crate) fn had_errors(&self, said: &str) -> u64 {
+        match self.workload.load {
+            Load::KeepAlive { .. } => wrk::read(said).map_or(1, |tally| tally.errors),
+            // The others end without a word; their pass at saturation tells.
+            _ => 0,
+        }
     }
 
     /// So many requests each second, for so many seconds.
     pub(crate) fn steady(&self, per_second: u32, seconds: u32) -> Outcome<Tally> {
         self.checked(match self.workload.load {
             Load::Streams { connections, streams } => {
-                h2load::run(self, connections, streams, seconds, Some(per_second))?
+                let line = h2load::line(self, connections, streams, seconds)?;
+                let said = h2load::paced(line, connections, per_second).finish()?;
+                h2load::read(self, &said, seconds)?
             }
-            _ => self.own(Way::Steady { per_second }, STEADY, seconds)?,
+            _ => told(&self.job(Way::Steady { per_second }, STEADY, seconds)?.finish()?)?,
         })
     }
 
@@ -112,12 +133,6 @@ impl Source<'_> {
         format!("{scheme}://127.0.0.1:{}{}", self.port, self.workload.ask.path)
     }
 
-    fn own(&self, way: Way, connections: usize, seconds: u32) -> Outcome<Tally> {
-        let said = self.job(way, connections, seconds)?.finish()?;
-        let tally = said.lines().last().and_then(|line| serde_json::from_str(line).ok());
-        tally.ok_or_else(|| Failure(format!("the load generator gave no tally: {said}")))
-    }
-
     fn job(&self, way: Way, connections: usize, seconds: u32) -> Outcome<Line> {
         let trust = self.workload.is_encrypted().then(|| self.ground.certificate.clone());
         let request = self.request();
@@ -138,4 +153,10 @@ impl Source<'_> {
         }
         Ok(tally)
     }
+}
+
+/// The tally of our own generator.
+fn told(said: &str) -> Outcome<Tally> {
+    let tally = said.lines().last().and_then(|line| serde_json::from_str(line).ok());
+    tally.ok_or_else(|| Failure(format!("the load generator gave no tally: {said}")))
 }

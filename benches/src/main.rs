@@ -31,6 +31,8 @@ mod probe;
 mod report;
 mod request;
 mod rounds;
+mod slices;
+mod stand;
 mod stats;
 mod workloads;
 
@@ -49,8 +51,8 @@ const PAGE: &str = "docs/performance.md";
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let done = match words.as_slice() {
-        [verb, address] if verb == "backend" => at(address).and_then(backend::serve),
-        [verb, address] if verb == "grpc" => at(address).and_then(backend::grpc::serve),
+        [verb, address, count] if verb == "backend" => serve(backend::serve, address, count),
+        [verb, address, count] if verb == "grpc" => serve(backend::grpc::serve, address, count),
         [verb, job] if verb == "load" => generator::run(job),
         [word] if word == "--help" => {
             println!("{}", options::USAGE);
@@ -65,6 +67,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A back end on one address, and its count on another.
+fn serve(backend: fn(SocketAddr) -> Outcome<()>, address: &str, count: &str) -> Outcome<()> {
+    backend::count::tell(at(count)?)?;
+    backend(at(address)?)
 }
 
 fn at(address: &str) -> Outcome<SocketAddr> {

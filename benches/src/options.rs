@@ -17,7 +17,8 @@ usage: cargo xtask bench [options]
   --rounds N           rounds of the whole table (default 5)
   --seconds N          seconds measured in each cell (default 3)
   --quick              1 round of 1 second
-  --saturation         saturation alone: no fixed rates, no system calls
+  --slices N           turns of short slices in each round (default 20)
+  --pass P[,P..]       only these of saturation, slices, steady, idle, calls
   --write-docs         put the tables into docs/performance.md
   --list               name the workloads and stop
   --help               this text";
@@ -32,8 +33,12 @@ pub(crate) struct Options {
     pub(crate) list: bool,
     pub(crate) write_docs: bool,
     pub(crate) redis: Option<PathBuf>,
-    saturation_alone: bool,
+    pub(crate) slices: usize,
+    wanted: Vec<String>,
 }
+
+/// The words for `--pass`.
+const PASSES: [&str; 5] = ["saturation", "slices", "steady", "idle", "calls"];
 
 impl Options {
     /// What is done when nothing is said.
@@ -46,7 +51,8 @@ impl Options {
             list: false,
             write_docs: false,
             redis: None,
-            saturation_alone: false,
+            slices: 20,
+            wanted: PASSES.map(str::to_owned).into(),
         }
     }
 
@@ -68,9 +74,11 @@ impl Options {
                 "--seconds" => options.lengths.measured = number(word, value()?)?,
                 "--quick" => {
                     options.rounds = 1;
+                    options.slices = 5;
                     options.lengths.measured = 1;
                 }
-                "--saturation" => options.saturation_alone = true,
+                "--slices" => options.slices = number(word, value()?)?,
+                "--pass" => options.wanted = passes(value()?)?,
                 "--write-docs" => options.write_docs = true,
                 "--list" => options.list = true,
                 _ => return Err(Failure(format!("`{word}` is not understood\n\n{USAGE}"))),
@@ -83,11 +91,25 @@ impl Options {
 
     /// The passes over a workload that are wanted.
     pub(crate) fn passes(&self, workload: &Workload) -> Vec<Pass> {
+        let word = |pass: &Pass| match pass {
+            Pass::Saturation => "saturation",
+            Pass::Slices => "slices",
+            Pass::Steady(_) => "steady",
+            Pass::Idle => "idle",
+            Pass::Calls => "calls",
+        };
         let mut passes = workload.passes();
-        let extra = |pass: &Pass| matches!(pass, Pass::Steady(_) | Pass::Calls);
-        passes.retain(|pass| !(self.saturation_alone && extra(pass)));
+        passes.retain(|pass| self.wanted.iter().any(|wanted| wanted == word(pass)));
         passes
     }
+}
+
+fn passes(names: &str) -> Outcome<Vec<String>> {
+    let named = |name: &str| {
+        let known = PASSES.contains(&name);
+        if known { Ok(name.to_owned()) } else { Err(Failure(format!("there is no pass `{name}`"))) }
+    };
+    names.split(',').map(named).collect()
 }
 
 fn only(names: &str) -> Outcome<Vec<Workload>> {
@@ -168,6 +190,7 @@ mod tests {
             ("--sluice a=/none", "/none is not a file"),
             ("--rounds 0", "above 0"),
             ("--rounds", "wants a value"),
+            ("--pass fast", "no pass `fast`"),
             ("--faster", "not understood"),
         ] {
             let Failure(why) = read(line).unwrap_err();

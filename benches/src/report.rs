@@ -136,6 +136,7 @@ fn title(rows: &Rows) -> String {
             format!("{title}, at {rate} requests/s ({percent:.0} % of nginx at saturation)")
         }
         (_, Some(rate)) => format!("{title}, at {rate} requests/s"),
+        (Pass::Slices, None) => format!("{title}, in slices"),
         (Pass::Calls, None) => format!("{title}, system calls"),
         (_, None) => title.to_owned(),
     }

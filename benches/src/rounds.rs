@@ -3,12 +3,14 @@
 
 use std::path::Path;
 
-use crate::cell::{self, Bench, Cell, Task};
+use crate::cell::{self, Cell, Task};
 use crate::child::{LOAD, Line, Running};
 use crate::failure::{Failure, Outcome};
 use crate::ground::Ground;
 use crate::options::Options;
 use crate::peers::{Kind, Peer};
+use crate::slices;
+use crate::stand::{self, Backend, Bench};
 use crate::stats::Spread;
 use crate::workloads::{Limit, Pass, Rate, Workload};
 
@@ -38,14 +40,13 @@ pub(crate) fn measure(
     harness: &Path,
     say: impl Fn(&str),
 ) -> Outcome<Vec<Rows>> {
-    let [http_port, grpc_port, redis_port] = cell::free_ports()?;
+    let [port, count_port, grpc_port, grpc_count_port, redis_port] = stand::free_ports()?;
     let bench = Bench {
         folder: folder.join("cell"),
         harness: harness.to_owned(),
         ground: Ground::make(&folder.join("ground"))?,
-        lengths: options.lengths,
-        http_port,
-        grpc_port,
+        http: Backend { port, count_port },
+        grpc: Backend { port: grpc_port, count_port: grpc_count_port },
         redis_port,
     };
     let backends = Backends::start(&bench, options, folder)?;
@@ -61,19 +62,31 @@ pub(crate) fn measure(
                 continue;
             };
             say(&format!("{}: {}{}", workload.name, workload.title, heading(task)));
-            table.push(rows(options, &bench, workload, pass, task, &say));
+            table.push(match task {
+                Task::Slices => sliced(options, &bench, workload, &say),
+                _ => rows(options, &bench, workload, pass, task, &say),
+            });
         }
     }
     Ok(table)
 }
 
+impl Rows {
+    fn new(workload: &Workload, pass: Pass, per_second: Option<u32>) -> Self {
+        let workload = workload.clone();
+        Self { workload, pass, per_second, rounds: Vec::new(), failures: Vec::new() }
+    }
+}
+
 impl Backends {
     fn start(bench: &Bench, options: &Options, folder: &Path) -> Outcome<Self> {
-        let own = |verb: &str, port: u16| {
-            let line = Line::new(&bench.harness).arg(verb).arg(format!("127.0.0.1:{port}"));
+        let own = |verb: &str, backend: Backend| {
+            let ports = [backend.port, backend.count_port];
+            let addresses = ports.map(|port| format!("127.0.0.1:{port}"));
+            let line = Line::new(&bench.harness).arg(verb).args(addresses);
             line.start(LOAD, &folder.join(format!("{verb}.log")))
         };
-        let mut running = vec![own("backend", bench.http_port)?, own("grpc", bench.grpc_port)?];
+        let mut running = vec![own("backend", bench.http)?, own("grpc", bench.grpc)?];
         if let Some(program) = &options.redis {
             let port = bench.redis_port.to_string();
             let line = Line::new(program).args(["--port", &port, "--bind", "127.0.0.1"]);
@@ -97,8 +110,7 @@ fn rows(
         Task::Steady { per_second } => Some(per_second),
         _ => None,
     };
-    let workload = workload.clone();
-    let mut rows = Rows { workload, pass, per_second, rounds: Vec::new(), failures: Vec::new() };
+    let mut rows = Rows::new(workload, pass, per_second);
     // What is counted and not timed is the same in every round.
     let rounds = if pass == Pass::Calls { 1 } else { options.rounds };
     for round in 0..rounds {
@@ -107,7 +119,7 @@ fn rows(
             if !peer.kind.serves(&rows.workload) {
                 continue;
             }
-            match cell::measure(bench, peer, &rows.workload, task) {
+            match cell::measure(bench, peer, &rows.workload, task, options.lengths) {
                 Ok(cell) => {
                     say(&line(round, peer, &cell));
                     if let Some(empty) = row.get_mut(place) {
@@ -125,10 +137,35 @@ fn rows(
     rows
 }
 
+/// All rounds of slices; a turn of slices counts as a round of its own in the report.
+fn sliced(options: &Options, bench: &Bench, workload: &Workload, say: impl Fn(&str)) -> Rows {
+    let mut rows = Rows::new(workload, Pass::Slices, None);
+    for round in 0..options.rounds {
+        match slices::measure(bench, &options.peers, workload, options.slices) {
+            Ok(turns) => {
+                for (at, peer) in options.peers.iter().enumerate() {
+                    let cells = turns.iter().filter_map(|row| row.get(at)?.as_ref());
+                    if let Some(us) = Spread::of(cells.map(|cell| cell.cpu_us)) {
+                        let start = format!("  {:>2} {:<12}", round + 1, peer.name);
+                        say(&format!("{start} {:>7.2} us in the median slice", us.median));
+                    }
+                }
+                rows.rounds.extend(turns);
+            }
+            Err(Failure(why)) => {
+                say(&format!("  {:>2} FAILED {why}", round + 1));
+                rows.failures.push(why);
+            }
+        }
+    }
+    rows
+}
+
 /// What a pass means in numbers; nothing if it is a share of a rate that was not measured.
 fn task(pass: Pass, workload: &Workload, table: &[Rows], options: &Options) -> Option<Task> {
     Some(match pass {
         Pass::Saturation => Task::Saturate,
+        Pass::Slices => Task::Slices,
         Pass::Idle => Task::Idle,
         Pass::Calls => Task::Calls,
         Pass::Steady(Rate::PerSecond(per_second)) => Task::Steady { per_second },
@@ -145,7 +182,7 @@ fn task(pass: Pass, workload: &Workload, table: &[Rows], options: &Options) -> O
 }
 
 /// The peers with their places, another one first in each round.
-fn rotated(peers: &[Peer], round: usize) -> impl Iterator<Item = (usize, &Peer)> {
+pub(crate) fn rotated<T>(peers: &[T], round: usize) -> impl Iterator<Item = (usize, &T)> {
     let shift = round % peers.len().max(1);
     peers.iter().enumerate().cycle().skip(shift).take(peers.len())
 }
@@ -154,6 +191,7 @@ fn heading(task: Task) -> String {
     match task {
         Task::Steady { per_second } => format!(", at {per_second} requests/s"),
         Task::Calls => ", system calls".into(),
+        Task::Slices => ", in slices".into(),
         Task::Saturate | Task::Idle => String::new(),
     }
 }
@@ -197,6 +235,6 @@ mod tests {
         };
         assert_eq!(order(1), [(1, "b".into()), (2, "c".into()), (0, "a".into())]);
         assert_eq!(order(3), order(0));
-        assert_eq!(rotated(&[], 1).count(), 0);
+        assert_eq!(rotated::<Peer>(&[], 1).count(), 0);
     }
 }

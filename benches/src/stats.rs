@@ -8,7 +8,13 @@ pub(crate) struct Spread {
     pub(crate) median: f64,
     pub(crate) least: f64,
     pub(crate) most: f64,
+    /// How far off the median may be: twice its standard error, as the quartiles tell it.
+    pub(crate) off: f64,
 }
+
+/// The standard error of a median of normal figures, in quartile distances by the root of their
+/// number.
+const ERROR: f64 = 1.2533 / 1.349;
 
 impl Spread {
     /// Of the figures of all rounds; nothing if there are none.
@@ -22,7 +28,9 @@ impl Spread {
         } else {
             (upper + sorted.get(middle.checked_sub(1)?)?) / 2.0
         };
-        Some(Self { median, least: *sorted.first()?, most: *sorted.last()? })
+        let quartile = |share: usize| sorted.get((sorted.len() - 1) * share / 4).copied();
+        let off = 2.0 * ERROR * (quartile(3)? - quartile(1)?) / (sorted.len() as f64).sqrt();
+        Some(Self { median, least: *sorted.first()?, most: *sorted.last()?, off })
     }
 
     /// Of the ratios of two figures of the same round; rounds that lack one of them are left out.
@@ -44,9 +52,19 @@ mod tests {
     #[test]
     fn the_median_is_the_middle_or_between_the_two_middles() {
         let odd = Spread::of([3.0, 1.0, 2.0]).unwrap();
-        assert_eq!(odd, Spread { median: 2.0, least: 1.0, most: 3.0 });
+        assert_eq!((odd.median, odd.least, odd.most), (2.0, 1.0, 3.0));
         assert!((Spread::of([4.0, 1.0, 2.0, 3.0]).unwrap().median - 2.5).abs() < 1e-9);
         assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn many_figures_make_a_median_certain() {
+        let off = |count: usize| {
+            let figures = (0..count).map(|number| f64::from(u32::try_from(number % 5).unwrap()));
+            Spread::of(figures).unwrap().off
+        };
+        assert!((off(100) - 2.0 * ERROR * 2.0 / 10.0).abs() < 1e-9, "{}", off(100));
+        assert!(off(400) < off(100));
     }
 
     #[test]

@@ -106,6 +106,8 @@ pub(crate) enum Rate {
 pub(crate) enum Pass {
     /// As many requests as can be had.
     Saturation,
+    /// The same in many short slices, for CPU time per request alone.
+    Slices,
     /// Requests at a rate.
     Steady(Rate),
     /// Memory of connections that do nothing.
@@ -274,7 +276,7 @@ impl Workload {
         }
         let rates = self.rates.iter().map(|rate| Pass::Steady(*rate));
         let calls = self.counts_calls.then_some(Pass::Calls);
-        [Pass::Saturation].into_iter().chain(rates).chain(calls).collect()
+        [Pass::Saturation, Pass::Slices].into_iter().chain(rates).chain(calls).collect()
     }
 
     pub(crate) fn is_encrypted(&self) -> bool {

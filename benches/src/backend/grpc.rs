@@ -38,6 +38,7 @@ pub(crate) fn serve(address: SocketAddr) -> Outcome<()> {
 async fn echo(
     request: Request<Incoming>,
 ) -> Result<Response<impl Body<Data = Bytes, Error = Infallible>>, hyper::Error> {
+    super::count::one();
     let message = request.into_body().collect().await?.to_bytes();
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));

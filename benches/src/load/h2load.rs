@@ -7,14 +7,16 @@ use super::{Latency, Source, Tally};
 use crate::child::Line;
 use crate::failure::{Failure, Outcome};
 
-pub(super) fn run(
+/// Where the log of requests goes.
+const LOG: &str = "h2load.log";
+
+pub(super) fn line(
     source: &Source<'_>,
     connections: usize,
     streams: usize,
     seconds: u32,
-    per_second: Option<u32>,
-) -> Outcome<Tally> {
-    let log = source.folder.join("h2load.log");
+) -> Outcome<Line> {
+    let log = source.folder.join(LOG);
     let _ = fs::remove_file(&log);
     let request = source.request();
     let mut line = Line::new("h2load")
@@ -29,17 +31,23 @@ pub(super) fn run(
         fs::write(&file, body).map_err(Failure::at(&file))?;
         line = line.arg("-d").arg(file);
     }
-    if let Some(per_second) = per_second {
-        let each = per_second as usize / connections.max(1);
-        line = line.arg(format!("--rps={each}"));
-    }
-    let said = line.arg(source.url()).finish()?;
+    Ok(line.arg(source.url()))
+}
+
+/// The same at a rate, which h2load keeps for each connection.
+pub(super) fn paced(line: Line, connections: usize, per_second: u32) -> Line {
+    line.arg(format!("--rps={}", per_second as usize / connections.max(1)))
+}
+
+/// The tally in what h2load said and in its log.
+pub(super) fn read(source: &Source<'_>, said: &str, seconds: u32) -> Outcome<Tally> {
+    let log = source.folder.join(LOG);
     let log = fs::read_to_string(&log).map_err(Failure::at(&log))?;
-    read(&said, &log, seconds).ok_or_else(|| Failure(format!("h2load gave no tally: {said}")))
+    parse(said, &log, seconds).ok_or_else(|| Failure(format!("h2load gave no tally: {said}")))
 }
 
 /// `said` holds totals, `log` one line for each request: begin, status, microseconds.
-fn read(said: &str, log: &str, seconds: u32) -> Option<Tally> {
+fn parse(said: &str, log: &str, seconds: u32) -> Option<Tally> {
     let line = |name: &str| said.lines().find_map(|line| line.strip_prefix(name));
     let requests = line("requests: ")?;
     let succeeded = number_before(requests, "succeeded")?;
@@ -90,7 +98,7 @@ traffic: 3.40MB (3565824) total, 229.97KB (235492) headers (space savings 90.07%
     fn totals_and_times_make_a_tally() {
         let log = "1700000000000001\t200\t500\n1700000000000002\t200\t100\n\
                    1700000000000003\t200\t300\n";
-        let tally = read(SAID, log, 1).unwrap();
+        let tally = parse(SAID, log, 1).unwrap();
         assert_eq!((tally.requests, tally.bytes, tally.errors), (3, 384, 0));
         assert!((tally.latency.p50 - 300.0).abs() < 1e-9);
         assert!((tally.latency.p999 - 500.0).abs() < 1e-9);
@@ -99,7 +107,7 @@ traffic: 3.40MB (3565824) total, 229.97KB (235492) headers (space savings 90.07%
     #[test]
     fn failed_requests_are_errors() {
         let said = SAID.replace("0 failed", "2 failed");
-        assert_eq!(read(&said, "", 1).unwrap().errors, 2);
-        assert!(read("could not connect", "", 1).is_none());
+        assert_eq!(parse(&said, "", 1).unwrap().errors, 2);
+        assert!(parse("could not connect", "", 1).is_none());
     }
 }

@@ -21,15 +21,14 @@ done = function(summary, latency, requests)
 end
 "#;
 
-pub(super) fn run(source: &Source<'_>, connections: usize, seconds: u32) -> Outcome<Tally> {
+pub(super) fn line(source: &Source<'_>, connections: usize, seconds: u32) -> Outcome<Line> {
     let script = source.folder.join("wrk.lua");
     fs::write(&script, text(&source.request())).map_err(Failure::at(&script))?;
-    let said = Line::new("wrk")
-        .args(["-t", "1", "-c", &connections.to_string(), "-d", &format!("{seconds}s"), "-s"])
+    Ok(Line::new("wrk")
+        .args(["-t", "1", "-c", &connections.to_string(), "-d", &format!("{seconds}s")])
+        .args(["--timeout", "10s", "-s"])
         .arg(&script)
-        .arg(source.url())
-        .finish()?;
-    read(&said)
+        .arg(source.url()))
 }
 
 fn text(request: &Request) -> String {
@@ -44,7 +43,8 @@ fn text(request: &Request) -> String {
     script
 }
 
-fn read(said: &str) -> Outcome<Tally> {
+/// The tally in what wrk said.
+pub(super) fn read(said: &str) -> Outcome<Tally> {
     let line = said.lines().find_map(|line| line.strip_prefix("TALLY "));
     line.and_then(|line| serde_json::from_str(line).ok())
         .ok_or_else(|| Failure(format!("wrk gave no tally: {said}")))

@@ -22,6 +22,13 @@ const SATURATION: [Column; 6] = [
     ("p99.9", |line| figure(line.p999_us, 1.0, 0)),
     ("kernel %", |line| figure(line.kernel, 100.0, 0)),
 ];
+const SLICES: [Column; 5] = [
+    ("CPU us/request", |line| figure(line.cpu_us, 1.0, 2)),
+    ("to nginx", |line| sure(line.cpu_to_nginx)),
+    ("to the first build", |line| sure(line.cpu_to_first_build)),
+    ("kernel %", |line| figure(line.kernel, 100.0, 0)),
+    ("slices", |line| line.cells.iter().flatten().count().to_string()),
+];
 const STEADY: [Column; 7] = [
     ("p50 us", |line| figure(line.p50_us, 1.0, 0)),
     ("to nginx", |line| ratio(line.p50_to_nginx)),
@@ -71,13 +78,15 @@ pub(super) fn write(report: &Report) -> String {
     text
 }
 
-/// All workloads at saturation in one table: the ratios to nginx.
+/// All workloads in one table: the ratios to nginx, of slices where there were some.
 fn summary(report: &Report) -> String {
     let names: Vec<&String> = report.machine.programs.iter().map(|(name, _)| name).collect();
     let mut text =
         row(["workload".to_owned()].into_iter().chain(names.iter().map(|&it| it.clone())));
     text.push_str(&row(std::iter::repeat_n("---".to_owned(), names.len() + 1)));
-    for section in report.sections.iter().filter(|section| section.pass == Pass::Saturation) {
+    let sliced = report.sections.iter().any(|section| section.pass == Pass::Slices);
+    let pass = if sliced { Pass::Slices } else { Pass::Saturation };
+    for section in report.sections.iter().filter(|section| section.pass == pass) {
         let ratio = |name: &&String| {
             let line = section.peers.iter().find(|line| &line.peer == *name);
             let median = line.and_then(|line| line.cpu_to_nginx).map(|spread| spread.median);
@@ -100,6 +109,7 @@ fn table(section: &Section) -> String {
     match section.pass {
         Pass::Saturation => columns.extend(SATURATION.into_iter().chain(NOISE)),
         Pass::Steady(_) => columns.extend(STEADY.into_iter().chain(NOISE)),
+        Pass::Slices => columns.extend(SLICES),
         Pass::Idle => columns.extend(IDLE),
         Pass::Calls => columns.extend(CALLS),
     }
@@ -118,6 +128,11 @@ fn row(cells: impl Iterator<Item = String>) -> String {
 
 fn figure(spread: Option<Spread>, times: f64, digits: usize) -> String {
     spread.map_or_else(|| "-".into(), |it| format!("{:.digits$}", it.median * times))
+}
+
+/// A ratio with its uncertainty, which tells something where there are many.
+fn sure(spread: Option<Spread>) -> String {
+    spread.map_or_else(|| "-".into(), |it| format!("**{:.3}** ± {:.3}", it.median, it.off))
 }
 
 /// A ratio with the least and the most of all rounds, which tell how far to trust it.
