@@ -140,8 +140,13 @@ fn rows(
 /// All rounds of slices; a turn of slices counts as a round of its own in the report.
 fn sliced(options: &Options, bench: &Bench, workload: &Workload, say: impl Fn(&str)) -> Rows {
     let mut rows = Rows::new(workload, Pass::Slices, None);
+    let mut failures = Vec::new();
     for round in 0..options.rounds {
-        match slices::measure(bench, &options.peers, workload, options.slices) {
+        let fail = |Failure(why)| {
+            say(&format!("  {:>2} FAILED {why}", round + 1));
+            failures.push(why);
+        };
+        match slices::measure(bench, &options.peers, workload, options.slices, fail) {
             Ok(turns) => {
                 for (at, peer) in options.peers.iter().enumerate() {
                     let cells = turns.iter().filter_map(|row| row.get(at)?.as_ref());
@@ -154,11 +159,11 @@ fn sliced(options: &Options, bench: &Bench, workload: &Workload, say: impl Fn(&s
             }
             Err(Failure(why)) => {
                 say(&format!("  {:>2} FAILED {why}", round + 1));
-                rows.failures.push(why);
+                failures.push(why);
             }
         }
     }
-    rows
+    Rows { failures, ..rows }
 }
 
 /// What a pass means in numbers; nothing if it is a share of a rate that was not measured.

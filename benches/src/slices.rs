@@ -41,23 +41,22 @@ struct Lane<'a> {
 }
 
 /// One round: every proxy started afresh, then so many slices of each. A row for each turn of slices,
-/// in the order of `peers`; proxies that do not serve the workload have no cells.
+/// in the order of `peers`; proxies that do not serve the workload, or do not come up, which `fail` is
+/// told, have no cells.
 pub(crate) fn measure(
     bench: &Bench,
     peers: &[Peer],
     workload: &Workload,
     slices: usize,
+    mut fail: impl FnMut(Failure),
 ) -> Outcome<Vec<Vec<Option<Cell>>>> {
     let count_port = bench.backend(workload).count_port;
     let mut lanes = Vec::new();
     for (place, peer) in peers.iter().enumerate().filter(|(_, peer)| peer.kind.serves(workload)) {
-        let standing = bench.stand(peer, workload)?;
-        let says = standing.folder().join("load.log");
-        let load = standing.source().saturating(FOR_EVER_S)?.start(LOAD, &says)?;
-        std::thread::sleep(WARM_UP);
-        load.halt();
-        settled(count_port)?;
-        lanes.push(Lane { place, standing, load, says });
+        match Lane::open(bench, peer, workload, place) {
+            Ok(lane) => lanes.push(lane),
+            Err(failure) => fail(failure),
+        }
     }
     let mut rows = Vec::with_capacity(slices);
     for turn in 0..slices {
@@ -81,7 +80,23 @@ pub(crate) fn measure(
     Ok(rows)
 }
 
-impl Lane<'_> {
+impl<'a> Lane<'a> {
+    /// Starts a proxy and its load, which warms up and is halted.
+    fn open(
+        bench: &'a Bench,
+        peer: &'a Peer,
+        workload: &'a Workload,
+        place: usize,
+    ) -> Outcome<Self> {
+        let standing = bench.stand(peer, workload)?;
+        let says = standing.folder().join("load.log");
+        let load = standing.source().saturating(FOR_EVER_S)?.start(LOAD, &says)?;
+        std::thread::sleep(WARM_UP);
+        load.halt();
+        settled(bench.backend(workload).count_port)?;
+        Ok(Self { place, standing, load, says })
+    }
+
     /// Lets the load go on for a moment and sees what that cost the proxy.
     fn slice(&self, count_port: u16) -> Outcome<Cell> {
         let proxy = self.standing.proxy.id();

@@ -7,6 +7,10 @@ use crate::failure::Outcome;
 use crate::ground::SECRET;
 use crate::workloads::{Back, Chain, Front, Token};
 
+/// The usual question in HTTP/1.1, which the back end insists on.
+const HEALTH: &str =
+    "option httpchk\n  http-check send meth GET uri /health ver HTTP/1.1 hdr Host 127.0.0.1";
+
 pub(super) fn prepare(line: Line, stage: &Stage<'_>) -> Outcome<Line> {
     let map: String = stage.prefixes().map(|prefix| format!("{prefix} origin\n")).collect();
     let map_file = stage.write("routes.map", &map)?;
@@ -34,7 +38,7 @@ fn text(stage: &Stage<'_>, choose: &str) -> String {
         (_, Some(_)) => "check inter 1s",
         (_, None) => "",
     };
-    let health = if stage.workload.chain.is_some() { "option httpchk GET /health" } else { "" };
+    let health = if stage.workload.chain.is_some() { HEALTH } else { "" };
     let rules = stage.workload.chain.map_or_else(String::new, |chain| rules(stage, chain));
     format!(
         "\
