@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::account;
 use crate::cell::Cell;
-use crate::child::{LOAD, Line, Running};
+use crate::child::{Line, Running};
 use crate::failure::{Failure, Outcome};
 use crate::load::Source;
 
@@ -22,7 +22,7 @@ pub(crate) fn count(source: &Source<'_>, proxy: &Running) -> Outcome<Cell> {
     for process in account::tree(proxy.id()) {
         line = line.arg("-p").arg(process.to_string());
     }
-    let mut strace = line.start(LOAD, &says)?;
+    let mut strace = line.start(&says)?;
     let attached = || std::fs::read_to_string(&says).is_ok_and(|said| said.contains("attached"));
     until(|| attached() || strace.has_ended())?;
     let tally = source.saturate(COUNTED)?;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::child::{LOAD, Line, Running};
+use crate::child::{Line, Running};
 use crate::failure::{Failure, Outcome};
 use crate::generator::{Job, STANDING, Way};
 use crate::ground::Ground;
@@ -50,6 +50,8 @@ pub(crate) struct Source<'a> {
     pub(crate) folder: &'a Path,
     /// This program, which is a load generator too.
     pub(crate) harness: &'a Path,
+    /// Where the load runs.
+    pub(crate) processors: String,
     pub(crate) port: u16,
 }
 
@@ -71,7 +73,7 @@ impl Source<'_> {
 
     /// The command line of that load, for those who do not wait for its end.
     pub(crate) fn saturating(&self, seconds: u32) -> Outcome<Line> {
-        match self.workload.load {
+        let line = match self.workload.load {
             Load::KeepAlive { connections } => wrk::line(self, connections, seconds),
             Load::Streams { connections, streams } => {
                 h2load::line(self, connections, streams, seconds)
@@ -79,7 +81,8 @@ impl Source<'_> {
             Load::Handshakes { at_once } => self.job(Way::Handshakes, at_once, seconds),
             Load::Messages { connections } => self.job(Way::Messages, connections, seconds),
             Load::Idle { .. } => Err(Failure::new("idle connections are not a rate")),
-        }
+        };
+        line.map(|line| line.on(&self.processors))
     }
 
     /// Whether what a load said, which was interrupted, tells of errors.
@@ -96,7 +99,8 @@ impl Source<'_> {
         self.checked(match self.workload.load {
             Load::Streams { connections, streams } => {
                 let line = h2load::line(self, connections, streams, seconds)?;
-                let said = h2load::paced(line, connections, per_second).finish()?;
+                let line = h2load::paced(line, connections, per_second);
+                let said = line.on(&self.processors).finish()?;
                 h2load::read(self, &said, seconds)?
             }
             _ => told(&self.job(Way::Steady { per_second }, STEADY, seconds)?.finish()?)?,
@@ -106,7 +110,7 @@ impl Source<'_> {
     /// Opens connections, uses each of them once, and holds them as long as the handle lives.
     pub(crate) fn hold(&self, connections: usize) -> Outcome<Running> {
         let says = self.folder.join("idle.log");
-        let mut holding = self.job(Way::Idle, connections, 0)?.start(LOAD, &says)?;
+        let mut holding = self.job(Way::Idle, connections, 0)?.start(&says)?;
         let began = Instant::now();
         loop {
             let said = fs::read_to_string(&says).unwrap_or_default();
@@ -138,7 +142,7 @@ impl Source<'_> {
         let request = self.request();
         let job = Job { way, port: self.port, trust, request, connections, seconds };
         let job = serde_json::to_string(&job).map_err(|error| Failure(error.to_string()))?;
-        Ok(Line::new(self.harness).args(["load", &job]))
+        Ok(Line::new(self.harness).args(["load", &job]).on(&self.processors))
     }
 
     /// Answers that are too short are errors that not every load generator sees by itself.

@@ -8,7 +8,7 @@
     reason = "the bans guard the gateway's invented time; a measurement needs the true one"
 )]
 #![expect(clippy::print_stdout, reason = "the program's output")]
-#![allow(
+#![expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "figures of a report are rounded anyway"

@@ -13,7 +13,9 @@ usage: cargo xtask bench [options]
 
   --only W[,W..]       only these workloads; --list names them
   --peers P[,P..]      only these proxies beside Sluice (default: all that are there)
-  --sluice NAME=PATH   this build of Sluice, instead of the tree's; may be given several times
+  --sluice NAME=PATH   this build of Sluice, instead of the tree's; may be given several times,
+                       and NAME*N=PATH gives it N workers
+  --workers N          workers of all others; with several, proxy and load share processors
   --rounds N           rounds of the whole table (default 5)
   --seconds N          seconds measured in each cell (default 3)
   --quick              1 round of 1 second
@@ -62,6 +64,7 @@ impl Options {
         options.redis = find("redis-server");
         let mut wanted: Option<Vec<String>> = None;
         let mut builds = Vec::new();
+        let mut workers = 1;
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let mut value =
@@ -70,6 +73,7 @@ impl Options {
                 "--only" => options.workloads = only(value()?)?,
                 "--peers" => wanted = Some(value()?.split(',').map(str::to_owned).collect()),
                 "--sluice" => builds.push(build(value()?)?),
+                "--workers" => workers = number(word, value()?)?,
                 "--rounds" => options.rounds = number(word, value()?)?,
                 "--seconds" => options.lengths.measured = number(word, value()?)?,
                 "--quick" => {
@@ -86,6 +90,9 @@ impl Options {
         }
         options.peers = others(wanted.as_deref(), find)?;
         options.peers.extend(builds);
+        for peer in &mut options.peers {
+            peer.workers = if peer.workers == 0 { workers } else { peer.workers };
+        }
         Ok(options)
     }
 
@@ -134,7 +141,7 @@ fn others(wanted: Option<&[String]>, find: impl Fn(&str) -> Option<PathBuf>) -> 
         let asked_for = wanted.map(|wanted| wanted.iter().any(|it| it == name));
         match find(name) {
             Some(program) if asked_for != Some(false) => {
-                peers.push(Peer { name: name.to_owned(), kind, program });
+                peers.push(Peer { name: name.to_owned(), kind, program, workers: 0 });
             }
             None if asked_for == Some(true) => {
                 return Err(Failure(format!("{name} is not on this machine")));
@@ -145,7 +152,7 @@ fn others(wanted: Option<&[String]>, find: impl Fn(&str) -> Option<PathBuf>) -> 
     Ok(peers)
 }
 
-/// A build of Sluice, as `name=path`.
+/// A build of Sluice, as `name=path` or `name*workers=path`; no workers are as many as all have.
 fn build(word: &str) -> Outcome<Peer> {
     let parts = word.split_once('=').filter(|(name, _)| !name.is_empty());
     let Some((name, path)) = parts else {
@@ -155,7 +162,11 @@ fn build(word: &str) -> Outcome<Peer> {
     if !program.is_file() {
         return Err(Failure(format!("{path} is not a file")));
     }
-    Ok(Peer { name: name.to_owned(), kind: Kind::Sluice, program })
+    let workers = match name.split_once('*') {
+        Some((_, workers)) => number("NAME*N", workers)?,
+        None => 0,
+    };
+    Ok(Peer { name: name.to_owned(), kind: Kind::Sluice, program, workers })
 }
 
 fn number<N: std::str::FromStr + Default + PartialEq>(word: &str, value: &str) -> Outcome<N> {
@@ -175,9 +186,10 @@ mod tests {
     #[test]
     fn several_builds_take_part_in_one_run() {
         let options =
-            read("--only get-128 --sluice old=/bin/sh --sluice new=/bin/ls --rounds 2").unwrap();
-        let names: Vec<&str> = options.peers.iter().map(|peer| peer.name.as_str()).collect();
-        assert_eq!(names, ["nginx", "old", "new"]);
+            read("--only get-128 --sluice old=/bin/sh --sluice new*2=/bin/ls --rounds 2").unwrap();
+        let name = |peer: &Peer| (peer.name.clone(), peer.workers);
+        let names: Vec<(String, usize)> = options.peers.iter().map(name).collect();
+        assert_eq!(names, [("nginx".into(), 1), ("old".into(), 1), ("new*2".into(), 2)]);
         assert_eq!((options.workloads.len(), options.rounds), (1, 2));
     }
 

@@ -1,5 +1,5 @@
-//! The proxies that are compared, each configured as well as we know how: one worker, connections to
-//! the back end kept, no access log, `X-Forwarded-For` added, clients' connections kept for ever.
+//! The proxies that are compared, each configured as well as we know how: one worker (or as many as
+//! are asked for), connections to the back end kept, no access log, `X-Forwarded-For` added, clients' connections kept for ever.
 //!
 //! A file for each proxy writes its config for a stage; this one knows which there are. The one
 //! rule: a setting that only makes one of them look good, or bad, has no place in any of them.
@@ -13,7 +13,7 @@ mod sluice;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::child::Line;
+use crate::child::{LOAD, Line, PROXY};
 use crate::failure::{Failure, Outcome};
 use crate::ground::Ground;
 use crate::workloads::{Chain, Limit, Workload};
@@ -25,6 +25,8 @@ pub(crate) struct Peer {
     pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) program: PathBuf,
+    /// Worker threads or processes; one of them has a processor for itself.
+    pub(crate) workers: usize,
 }
 
 /// Which proxy it is; several builds of Sluice may take part at once.
@@ -40,6 +42,7 @@ pub(crate) enum Kind {
 /// Where a proxy is to listen, and what stands behind it.
 pub(crate) struct Stage<'a> {
     pub(crate) workload: &'a Workload,
+    pub(crate) workers: usize,
     pub(crate) ground: &'a Ground,
     /// A folder for configs and logs, new for each cell.
     pub(crate) folder: &'a Path,
@@ -90,6 +93,15 @@ impl Kind {
 }
 
 impl Peer {
+    /// The processors it runs on, and those of its load: apart for one worker, and together for
+    /// several, which would otherwise leave no processor to the load.
+    pub(crate) fn processors(&self) -> (String, String) {
+        match self.workers {
+            1 => (PROXY.to_string(), LOAD.to_string()),
+            several => (format!("0-{}", several - 1), format!("0-{}", several - 1)),
+        }
+    }
+
     /// Writes the config and gives back the command line that serves it.
     pub(crate) fn prepare(&self, stage: &Stage<'_>) -> Outcome<Line> {
         let line = Line::new(&self.program);

@@ -193,7 +193,12 @@ mod tests {
     }
 
     fn report(rows: Vec<Vec<Option<Cell>>>, failures: Vec<String>) -> Report {
-        let peer = |name: &str, kind| Peer { name: name.into(), kind, program: "/bin/sh".into() };
+        let peer = |name: &str, kind| Peer {
+            name: name.into(),
+            kind,
+            program: "/bin/sh".into(),
+            workers: 1,
+        };
         let peers =
             vec![peer("nginx", Kind::Nginx), peer("old", Kind::Sluice), peer("new", Kind::Sluice)];
         let workload = workloads::all().remove(0);

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::cell::{self, Cell, Task};
-use crate::child::{LOAD, Line, Running};
+use crate::child::{Line, Running};
 use crate::failure::{Failure, Outcome};
 use crate::ground::Ground;
 use crate::options::Options;
@@ -84,14 +84,14 @@ impl Backends {
             let ports = [backend.port, backend.count_port];
             let addresses = ports.map(|port| format!("127.0.0.1:{port}"));
             let line = Line::new(&bench.harness).arg(verb).args(addresses);
-            line.start(LOAD, &folder.join(format!("{verb}.log")))
+            line.start(&folder.join(format!("{verb}.log")))
         };
         let mut running = vec![own("backend", bench.http)?, own("grpc", bench.grpc)?];
         if let Some(program) = &options.redis {
             let port = bench.redis_port.to_string();
             let line = Line::new(program).args(["--port", &port, "--bind", "127.0.0.1"]);
             let line = line.args(["--save", "", "--appendonly", "no"]);
-            running.push(line.start(LOAD, &folder.join("redis.log"))?);
+            running.push(line.start(&folder.join("redis.log"))?);
         }
         Ok(Self { _running: running, redis: options.redis.is_some() })
     }
@@ -233,6 +233,7 @@ mod tests {
             name: name.to_owned(),
             kind: Kind::Sluice,
             program: "/bin/sh".into(),
+            workers: 1,
         };
         let peers = [peer("a"), peer("b"), peer("c")];
         let order = |round| -> Vec<(usize, String)> {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::account::{Memory, Spent};
 use crate::cell::Cell;
-use crate::child::{LOAD, Running};
+use crate::child::Running;
 use crate::failure::{Failure, Outcome};
 use crate::peers::Peer;
 use crate::rounds::rotated;
@@ -90,7 +90,7 @@ impl<'a> Lane<'a> {
     ) -> Outcome<Self> {
         let standing = bench.stand(peer, workload)?;
         let says = standing.folder().join("load.log");
-        let load = standing.source().saturating(FOR_EVER_S)?.start(LOAD, &says)?;
+        let load = standing.source().saturating(FOR_EVER_S)?.start(&says)?;
         std::thread::sleep(WARM_UP);
         load.halt();
         settled(bench.backend(workload).count_port)?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use crate::child::{PROXY, Running};
+use crate::child::Running;
 use crate::failure::{Failure, Outcome};
 use crate::ground::Ground;
 use crate::load::Source;
@@ -64,6 +64,7 @@ impl Bench {
         let [port, admin_port] = free_ports()?;
         let stage = Stage {
             workload,
+            workers: peer.workers,
             ground: &self.ground,
             folder: &folder,
             port,
@@ -72,7 +73,7 @@ impl Bench {
             redis_port: self.redis_port,
         };
         let log = folder.join("log");
-        let proxy = peer.prepare(&stage)?.start(PROXY, &log)?;
+        let proxy = peer.prepare(&stage)?.on(&peer.processors().0).start(&log)?;
         let mut standing = Standing { bench: self, peer, workload, proxy, folder, log, port };
         let ready = standing.wait();
         ready.map_err(|why| standing.blame(why)).map(|()| standing)
@@ -82,7 +83,7 @@ impl Bench {
 impl Standing<'_> {
     /// Load for it.
     pub(crate) fn source(&self) -> Source<'_> {
-        source(self.bench, self.workload, &self.folder, self.port)
+        source(self.bench, self.peer, self.workload, &self.folder, self.port)
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -100,7 +101,7 @@ impl Standing<'_> {
     }
 
     fn wait(&mut self) -> Outcome<()> {
-        let source = source(self.bench, self.workload, &self.folder, self.port);
+        let source = source(self.bench, self.peer, self.workload, &self.folder, self.port);
         probe::until_ready(&source, || self.proxy.has_ended())?;
         if self.workload.chain.is_some_and(|chain| self.peer.kind.does(chain)) {
             probe::refuses_forged(&source)?;
@@ -109,8 +110,15 @@ impl Standing<'_> {
     }
 }
 
-fn source<'a>(bench: &'a Bench, workload: &'a Workload, folder: &'a Path, port: u16) -> Source<'a> {
-    Source { workload, ground: &bench.ground, folder, harness: &bench.harness, port }
+fn source<'a>(
+    bench: &'a Bench,
+    peer: &Peer,
+    workload: &'a Workload,
+    folder: &'a Path,
+    port: u16,
+) -> Source<'a> {
+    let (_, processors) = peer.processors();
+    Source { workload, ground: &bench.ground, folder, harness: &bench.harness, processors, port }
 }
 
 /// Ports that nobody listens on; all are held until the last is known.

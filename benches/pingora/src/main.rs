@@ -1,7 +1,7 @@
 //! A minimal proxy on Pingora: forwards everything to one address and adds `X-Forwarded-For`.
 //!
-//! `sluice-bench-pingora PORT BACKEND_PORT [h2c] [grpc] [tls CERTIFICATE KEY]`. One thread without
-//! work stealing, connections to the back end kept, clients' connections kept for an hour.
+//! `sluice-bench-pingora THREADS PORT BACKEND_PORT [h2c] [grpc] [tls CERTIFICATE KEY]`. Threads do not steal
+//! work, connections to the back end kept, clients' connections kept for an hour.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -53,9 +53,9 @@ impl ProxyHttp for Forward {
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let [port, backend, rest @ ..] = words.as_slice() else {
+    let [threads, port, backend, rest @ ..] = words.as_slice() else {
         eprintln!(
-            "usage: sluice-bench-pingora PORT BACKEND_PORT [h2c] [grpc] [tls CERTIFICATE KEY]"
+            "usage: sluice-bench-pingora THREADS PORT BACKEND_PORT [h2c] [grpc] [tls CERTIFICATE KEY]"
         );
         std::process::exit(2);
     };
@@ -68,7 +68,7 @@ fn main() {
     }
 
     let conf = ServerConf {
-        threads: 1,
+        threads: threads.parse().expect("a number"),
         work_stealing: false,
         upstream_keepalive_pool_size: 256,
         ..ServerConf::default()

@@ -25,7 +25,9 @@ pub(super) fn prepare(line: Line, stage: &Stage<'_>) -> Outcome<Line> {
         "clusters": [cluster(stage)],
     }});
     let config = stage.write("envoy.json", &config.to_string())?;
-    let words = ["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warning", "-c"];
+    let workers = stage.workers.to_string();
+    let words =
+        ["--concurrency", &workers, "--use-dynamic-base-id", "--log-level", "warning", "-c"];
     Ok(line.args(words).arg(config))
 }
 

@@ -43,7 +43,7 @@ fn text(stage: &Stage<'_>, choose: &str) -> String {
     format!(
         "\
 global
-  nbthread 1
+  nbthread {}
   maxconn 9000
   ssl-default-bind-options ssl-min-ver TLSv1.3
 defaults
@@ -61,7 +61,8 @@ frontend bench
 backend origin
   {health}
   server one 127.0.0.1:{backend} pool-max-conn -1 pool-purge-delay 1h {towards}
-"
+",
+        stage.workers
     )
 }
 

@@ -13,14 +13,14 @@ pub(super) fn prepare(line: Line, stage: &Stage<'_>) -> Outcome<Line> {
 
 fn text(stage: &Stage<'_>) -> String {
     let folder = stage.folder.display();
-    let backend = stage.backend_port;
+    let (backend, workers) = (stage.backend_port, stage.workers);
     let server = server(stage);
     let locations = locations(stage);
     format!(
         "\
 daemon off;
 user root;
-worker_processes 1;
+worker_processes {workers};
 worker_rlimit_nofile 20000;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log error;

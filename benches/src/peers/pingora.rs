@@ -5,7 +5,8 @@ use crate::child::Line;
 use crate::workloads::{Back, Front};
 
 pub(super) fn prepare(line: Line, stage: &Stage<'_>) -> Line {
-    let mut line = line.arg(stage.port.to_string()).arg(stage.backend_port.to_string());
+    let numbers = [stage.workers.to_string(), stage.port.to_string()];
+    let mut line = line.args(numbers).arg(stage.backend_port.to_string());
     if stage.workload.front == Front::Http2Plain {
         line = line.arg("h2c");
     }

@@ -8,7 +8,8 @@ use crate::workloads::{Back, Chain, Limit, Token};
 
 pub(super) fn prepare(line: Line, stage: &Stage<'_>) -> Outcome<Line> {
     let config = stage.write("routes.yaml", &text(stage))?;
-    Ok(line.args(["run", "--workers", "1", "--log", "warn", "--config"]).arg(config))
+    let workers = stage.workers.to_string();
+    Ok(line.args(["run", "--workers", &workers, "--log", "warn", "--config"]).arg(config))
 }
 
 fn text(stage: &Stage<'_>) -> String {
