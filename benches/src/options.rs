@@ -14,7 +14,7 @@ usage: cargo xtask bench [options]
   --only W[,W..]       only these workloads; --list names them
   --peers P[,P..]      only these proxies beside Sluice (default: all that are there)
   --sluice NAME=PATH   this build of Sluice, instead of the tree's; may be given several times,
-                       and NAME*N=PATH gives it N workers
+                       and NAME@N=PATH gives it N workers
   --workers N          workers of all others; with several, proxy and load share processors
   --rounds N           rounds of the whole table (default 5)
   --seconds N          seconds measured in each cell (default 3)
@@ -152,7 +152,7 @@ fn others(wanted: Option<&[String]>, find: impl Fn(&str) -> Option<PathBuf>) -> 
     Ok(peers)
 }
 
-/// A build of Sluice, as `name=path` or `name*workers=path`; no workers are as many as all have.
+/// A build of Sluice, as `name=path` or `name@workers=path`; no workers are as many as all have.
 fn build(word: &str) -> Outcome<Peer> {
     let parts = word.split_once('=').filter(|(name, _)| !name.is_empty());
     let Some((name, path)) = parts else {
@@ -162,8 +162,8 @@ fn build(word: &str) -> Outcome<Peer> {
     if !program.is_file() {
         return Err(Failure(format!("{path} is not a file")));
     }
-    let workers = match name.split_once('*') {
-        Some((_, workers)) => number("NAME*N", workers)?,
+    let workers = match name.split_once('@') {
+        Some((_, workers)) => number("NAME@N", workers)?,
         None => 0,
     };
     Ok(Peer { name: name.to_owned(), kind: Kind::Sluice, program, workers })
@@ -186,10 +186,10 @@ mod tests {
     #[test]
     fn several_builds_take_part_in_one_run() {
         let options =
-            read("--only get-128 --sluice old=/bin/sh --sluice new*2=/bin/ls --rounds 2").unwrap();
+            read("--only get-128 --sluice old=/bin/sh --sluice new@2=/bin/ls --rounds 2").unwrap();
         let name = |peer: &Peer| (peer.name.clone(), peer.workers);
         let names: Vec<(String, usize)> = options.peers.iter().map(name).collect();
-        assert_eq!(names, [("nginx".into(), 1), ("old".into(), 1), ("new*2".into(), 2)]);
+        assert_eq!(names, [("nginx".into(), 1), ("old".into(), 1), ("new@2".into(), 2)]);
         assert_eq!((options.workloads.len(), options.rounds), (1, 2));
     }
 
