@@ -72,6 +72,8 @@ pub(super) async fn run(
     for _ in count.ended()..planned {
         count.failed(&"no answer in time");
     }
+    // A proxy that falls behind answers its last requests late.
+    count.took = began.elapsed();
     Ok(count)
 }
 
