@@ -1,11 +1,11 @@
-//! The gate that a change passes: lint, deny, test; and the long tests behind it.
+//! The gate that a change passes: lint, deny, test, budget; and the long tests behind it.
 //!
 //! Holds the exact cargo command lines, which continuous integration and people share, and leaves
 //! finding programs to `tools` and the dependency rules to `deny`. Every command is `--locked`: a
 //! gate that edits `Cargo.lock` would test something other than what is committed.
 
 use crate::shell::{Failure, Shell, timed};
-use crate::{deny, tools};
+use crate::{budget, deny, tools};
 
 /// Formatting, then clippy over every target with warnings denied.
 pub(crate) fn lint(shell: &Shell) -> Result<(), Failure> {
@@ -67,7 +67,7 @@ pub(crate) fn ci(shell: &Shell) -> Result<(), Failure> {
     let mut step = |name: &'static str, work: &dyn Fn() -> Result<(), Failure>| {
         let (done, took) = timed(work);
         let word = if done.is_ok() { "passed" } else { "FAILED" };
-        let line = format!("xtask ci: {name:<5} {word} in {:>6.1} s", took.as_secs_f64());
+        let line = format!("xtask ci: {name:<6} {word} in {:>6.1} s", took.as_secs_f64());
         shell.say(&line);
         report.push(line);
         if let Err(Failure(why)) = done {
@@ -78,6 +78,7 @@ pub(crate) fn ci(shell: &Shell) -> Result<(), Failure> {
     step("lint", &|| lint(shell));
     step("deny", &|| deny::run(shell));
     step("test", &|| test(shell, &[]));
+    step("budget", &|| budget::run(shell, false));
     shell.say("");
     for line in &report {
         shell.say(line);

@@ -5,6 +5,7 @@
 //! whatever it needs it fetches, or it says what to install.
 
 mod bench;
+mod budget;
 mod deny;
 mod gate;
 mod shell;
@@ -22,7 +23,8 @@ usage: cargo xtask <verb>
   lint              formatting, and clippy with warnings denied
   deny              banned crates, licences and sources, by deny.toml
   bench [OPTIONS]   Sluice beside other proxies; --help tells the options
-  ci                lint, deny and test, with the time of each
+  budget [--write]  instructions and allocations of a request, against benches/budgets.json
+  ci                lint, deny, test and budget, with the time of each
   soak              the second tier: long tests, named long_*";
 
 fn main() -> ExitCode {
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
         ["lint"] => gate::lint(&shell),
         ["deny"] => deny::run(&shell),
         ["bench", options @ ..] => bench::run(&shell, options),
+        ["budget"] => budget::run(&shell, false),
+        ["budget", "--write"] => budget::run(&shell, true),
         ["ci"] => gate::ci(&shell),
         ["soak"] => gate::soak(&shell),
         ["help" | "--help" | "-h"] => {

@@ -155,6 +155,16 @@ const BENCH_EXTRAS: [Tool; 4] = [
     REDIS,
 ];
 
+/// What `cargo xtask budget` needs besides.
+const BUDGET_TOOLS: [Tool; 1] = [Tool {
+    name: "valgrind",
+    asks_version: "--version",
+    ends_with: 0,
+    wanted_by: "counting instructions",
+    package: "valgrind",
+    source: Source::Install(&["valgrind"]),
+}];
+
 /// How many characters of a program's own words about its version are shown.
 const SAID: usize = 48;
 
@@ -172,6 +182,11 @@ pub(crate) fn ensure_for_bench(shell: &Shell) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The same for what counting costs needs.
+pub(crate) fn ensure_for_budget(shell: &Shell) -> Result<(), Failure> {
+    ensure_all(shell, &BUDGET_TOOLS)
 }
 
 /// Leaves a link to a program that was built here among those that were fetched.

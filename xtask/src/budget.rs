@@ -1,0 +1,184 @@
+//! `cargo xtask budget`: what one proxied request may cost in instructions and allocations, counted
+//! rather than timed, so that a busy machine does not matter.
+//!
+//! The gateway runs under callgrind with one worker, 16 connections and a back end of ours. A worker's
+//! start and its housekeeping fall out as the difference between a long run and a short one. Budgets
+//! are committed in `benches/budgets.json`. The one rule: a budget moves only on purpose.
+
+mod callgrind;
+mod load;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::shell::{Failure, Shell};
+use crate::tools;
+use callgrind::Counts;
+
+const BUDGETS: &str = "benches/budgets.json";
+/// How far above its budget a count of instructions may be, in percent.
+const TOLERANCE: u64 = 3;
+/// Requests of the short and of the long run.
+const RUNS: [u64; 2] = [480, 2_400];
+
+/// A way through the gateway that has a budget.
+struct Passage {
+    name: &'static str,
+    /// Filters of the route, in the config's words.
+    filters: &'static str,
+    /// Whether requests carry a token.
+    token: bool,
+}
+
+const PASSAGES: [Passage; 2] = [
+    Passage { name: "get_bare", filters: "", token: false },
+    Passage {
+        name: "get_chain",
+        filters: r#"filters: [ { request_id: {} }, { jwt: { keys: [ { kid: k, alg: HS256,
+  secret: "a-secret-of-at-least-32-bytes-for-hs256" } ] } },
+  { rate_limit: { limit: 1000000, per: 1s, key: "claim:sub" } } ],"#,
+        token: true,
+    },
+];
+
+/// Counts and compares; `write` makes what was counted the budget.
+pub(crate) fn run(shell: &Shell, write: bool) -> Result<(), Failure> {
+    tools::ensure_for_budget(shell)?;
+    shell.say("xtask budget: building");
+    let program = build(shell)?;
+    let maker = maker(shell)?;
+    let mut counted = Map::new();
+    for passage in &PASSAGES {
+        let counts = count(shell, &program, passage)?;
+        shell.say(&format!(
+            "xtask budget: {:<10} {:>7} instructions, {:>4.1} allocations per request",
+            passage.name,
+            counts.instructions,
+            counts.tenths_of_allocations as f64 / 10.0
+        ));
+        counted.insert(
+            passage.name.to_owned(),
+            json!({ "instructions": counts.instructions,
+                    "tenths_of_allocations": counts.tenths_of_allocations }),
+        );
+    }
+    let place = shell.root().join(BUDGETS);
+    let counted = json!({ "made_with": maker, "per_request": counted });
+    if write {
+        let text = format!("{counted:#}\n");
+        return std::fs::write(&place, text)
+            .map_err(|e| Failure(format!("{}: {e}", place.display())));
+    }
+    compare(shell, &read(&place)?, &counted)
+}
+
+fn read(place: &Path) -> Result<Value, Failure> {
+    let broken = |why: String| Failure(format!("{}: {why}", place.display()));
+    let text = std::fs::read_to_string(place).map_err(|e| broken(e.to_string()))?;
+    serde_json::from_str(&text).map_err(|e| broken(e.to_string()))
+}
+
+/// Fails when something got dearer. Another compiler or processor makes other code, so then there is
+/// nothing to compare with, and that is said.
+fn compare(shell: &Shell, budgets: &Value, counted: &Value) -> Result<(), Failure> {
+    if budgets.get("made_with") != counted.get("made_with") {
+        shell.say(&format!(
+            "xtask budget: not compared: the budgets were made with {}, this is {}",
+            budgets.get("made_with").unwrap_or(&Value::Null),
+            counted.get("made_with").unwrap_or(&Value::Null)
+        ));
+        return Ok(());
+    }
+    let overrun = overrun(budgets, counted);
+    if overrun.is_empty() {
+        return Ok(());
+    }
+    Err(Failure(format!(
+        "a request has become dearer:\n  {}\nFind out where with callgrind_annotate over the files under \
+         target/budget. If the cost is meant, run `cargo xtask budget --write`, commit {BUDGETS} with \
+         the change, and say in the message what the cost buys.",
+        overrun.join("\n  ")
+    )))
+}
+
+fn overrun(budgets: &Value, counted: &Value) -> Vec<String> {
+    let number = |of: &Value, passage: &str, what: &str| {
+        of.get("per_request")?.get(passage)?.get(what)?.as_u64()
+    };
+    let mut found = Vec::new();
+    for passage in &PASSAGES {
+        for (what, tolerance) in [("instructions", TOLERANCE), ("tenths_of_allocations", 1)] {
+            let now = number(counted, passage.name, what);
+            let Some(budget) = number(budgets, passage.name, what) else {
+                found.push(format!("{}: {BUDGETS} has no {what}", passage.name));
+                continue;
+            };
+            if now.is_none_or(|now| now * 100 > budget * (100 + tolerance)) {
+                let now = now.unwrap_or_default();
+                found.push(format!("{}: {now} {what}, the budget is {budget}", passage.name));
+            }
+        }
+    }
+    found
+}
+
+/// What decides about instructions beside our code.
+fn maker(shell: &Shell) -> Result<String, Failure> {
+    let compiler = shell.capture({
+        let mut command = shell.command("rustc");
+        command.arg("--version");
+        command
+    })?;
+    let features = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let wide = features.split_whitespace().any(|feature| feature == "avx2");
+    Ok(format!("{}, {}", compiler.trim(), if wide { "AVX2" } else { "no AVX2" }))
+}
+
+/// Optimised, but quick to link.
+fn build(shell: &Shell) -> Result<PathBuf, Failure> {
+    let words =
+        ["build", "--locked", "--profile", "soak", "--package", "sluice", "--bin", "sluice"];
+    shell.run(shell.cargo(&words))?;
+    let said = shell.capture(shell.cargo(&["metadata", "--format-version=1", "--no-deps"]))?;
+    let said: Value = serde_json::from_str(&said).map_err(|e| Failure(e.to_string()))?;
+    let target = said.get("target_directory").and_then(Value::as_str);
+    target
+        .map(|target| Path::new(target).join("soak/sluice"))
+        .ok_or_else(|| Failure("cargo named no target directory".into()))
+}
+
+fn count(shell: &Shell, program: &Path, passage: &Passage) -> Result<Counts, Failure> {
+    let [short, long] = RUNS;
+    let folder = shell.root().join("target/budget").join(passage.name);
+    let less = load::run(shell, program, passage.filters, passage.token, short, &folder)?;
+    let more = load::run(shell, program, passage.filters, passage.token, long, &folder)?;
+    Ok(more.per_request(&less, long - short))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(instructions: u64, allocations: u64) -> Value {
+        let each = json!({ "instructions": instructions, "tenths_of_allocations": allocations });
+        json!({ "made_with": "x", "per_request": { "get_bare": each, "get_chain": each } })
+    }
+
+    #[test]
+    fn only_what_is_dearer_than_the_tolerance_is_told() {
+        let budgets = counts(1_000, 100);
+        assert!(overrun(&budgets, &counts(1_030, 101)).is_empty());
+        assert!(overrun(&budgets, &counts(10, 1)).is_empty());
+        assert_eq!(overrun(&budgets, &counts(1_031, 100)).len(), 2);
+        assert_eq!(overrun(&budgets, &counts(1_000, 102)).len(), 2);
+        assert_eq!(overrun(&json!({}), &counts(1, 1)).len(), 4, "a budget that is missing is told");
+    }
+
+    #[test]
+    fn the_committed_budgets_can_be_read() {
+        let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(BUDGETS);
+        let budgets = read(&place).unwrap_or_else(|Failure(why)| panic!("{why}"));
+        assert!(overrun(&budgets, &budgets).is_empty());
+    }
+}
