@@ -119,6 +119,8 @@ pub(crate) struct Cx {
     pub(crate) allow: Option<MethodSet>,
     /// Trace ids. Writer: filter `request_id`, else made on demand by [`Cx::trace`].
     pub(crate) trace: Option<Trace>,
+    /// The trace id as a field value, for the answer. Writer: filter `request_id`.
+    pub(crate) trace_text: Option<HeaderValue>,
     /// The request id to hand on, if one was taken or made. Writer: filter `request_id`.
     pub(crate) request_id: Option<HeaderValue>,
     /// The proven caller. Writer: filter `jwt`.
@@ -165,6 +167,7 @@ impl Cx {
             captures: Vec::new(),
             allow: None,
             trace: None,
+            trace_text: None,
             request_id: None,
             principal: None,
             limit: None,

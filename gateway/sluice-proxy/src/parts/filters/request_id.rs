@@ -2,11 +2,14 @@
 //! `X-Trace-Id`, `X-Span-Id` and the request id for the service, and the trace id and request id for
 //! the client.
 
+use std::ops::Range;
+
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sluice_engine::trace::TraceParent;
+use sluice_engine::trace::{LENGTH, TraceParent};
 
 use super::{Flow, Hooks};
 use crate::base::body::Body;
@@ -17,9 +20,13 @@ use crate::parts::env::{Env, Owner};
 
 mod snowflake;
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
-const X_SPAN_ID: HeaderName = HeaderName::from_static("x-span-id");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+static X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
+static X_SPAN_ID: HeaderName = HeaderName::from_static("x-span-id");
+/// Where the ids stand in `traceparent`.
+const TRACE: Range<usize> = 3..35;
+const SPAN: Range<usize> = 36..52;
 /// Longest id taken over from a peer.
 const MAX_ID: usize = 64;
 
@@ -82,28 +89,33 @@ impl Hooks for RequestId {
         let continued = trusted.then(|| continued(headers)).flatten();
         let trace = continued.unwrap_or_else(|| {
             // What others noted about a trace does not belong to a new one (Trace Context, 3.3.1).
-            headers.remove("tracestate");
+            headers.remove(&TRACESTATE);
             Trace::random()
         });
         cx.trace = Some(trace);
         let taken = trusted.then(|| usable(headers.get(&self.header))).flatten();
+        let texts = Texts::of(trace);
         let id = match taken {
             Some(id) => Some(id),
-            None => self.new_id(trace),
+            None => self.new_id(texts.as_ref()),
         };
-        propagate(headers, trace);
         if let Some(id) = &id {
             headers.insert(self.header.clone(), id.clone());
         }
         cx.request_id = id;
+        if let Some(texts) = texts {
+            headers.insert(&TRACEPARENT, texts.parent);
+            headers.insert(&X_SPAN_ID, texts.span);
+            headers.insert(&X_TRACE_ID, texts.trace.clone());
+            cx.trace_text = Some(texts.trace);
+        }
         Ok(Flow::Next)
     }
 
     fn on_response(&self, cx: &mut Cx, response: &mut Response<Body>) {
-        let trace = cx.trace().trace_hex();
         let headers = response.headers_mut();
-        if let Ok(value) = HeaderValue::from_str(trace.as_str()) {
-            headers.insert(X_TRACE_ID, value);
+        if let Some(trace) = cx.trace_text.take() {
+            headers.insert(&X_TRACE_ID, trace);
         }
         if let Some(id) = cx.request_id.take() {
             headers.insert(self.header.clone(), id);
@@ -112,9 +124,9 @@ impl Hooks for RequestId {
 }
 
 impl RequestId {
-    fn new_id(&self, trace: Trace) -> Option<HeaderValue> {
+    fn new_id(&self, texts: Option<&Texts>) -> Option<HeaderValue> {
         match self.form {
-            Form::W3c => HeaderValue::from_str(trace.trace_hex().as_str()).ok(),
+            Form::W3c => texts.map(|texts| texts.trace.clone()),
             Form::Uuidv7 => {
                 let mut buffer = uuid::Uuid::encode_buffer();
                 let text = uuid::Uuid::now_v7().hyphenated().encode_lower(&mut buffer);
@@ -148,18 +160,22 @@ fn usable(value: Option<&HeaderValue>) -> Option<HeaderValue> {
         .then(|| value.clone())
 }
 
-fn propagate(headers: &mut HeaderMap, trace: Trace) {
-    let parent =
-        TraceParent { trace_id: trace.trace_id, parent_id: trace.span_id, flags: trace.flags };
-    let mut buffer = [0_u8; 55];
-    if let Ok(value) = HeaderValue::from_str(parent.write(&mut buffer)) {
-        headers.insert(TRACEPARENT, value);
-    }
-    if let Ok(value) = HeaderValue::from_str(trace.trace_hex().as_str()) {
-        headers.insert(X_TRACE_ID, value);
-    }
-    if let Ok(value) = HeaderValue::from_str(trace.span_hex().as_str()) {
-        headers.insert(X_SPAN_ID, value);
+/// A trace's fields, all cut from one text.
+struct Texts {
+    parent: HeaderValue,
+    trace: HeaderValue,
+    span: HeaderValue,
+}
+
+impl Texts {
+    fn of(trace: Trace) -> Option<Self> {
+        let parent =
+            TraceParent { trace_id: trace.trace_id, parent_id: trace.span_id, flags: trace.flags };
+        let mut buffer = [0_u8; LENGTH];
+        parent.write(&mut buffer);
+        let text = Bytes::copy_from_slice(&buffer);
+        let part = |range| HeaderValue::from_maybe_shared(text.slice(range)).ok();
+        Some(Self { parent: part(0..LENGTH)?, trace: part(TRACE)?, span: part(SPAN)? })
     }
 }
 
@@ -177,12 +193,22 @@ mod tests {
     }
 
     #[test]
+    fn the_texts_of_a_trace_are_parts_of_one() {
+        let trace = Trace::random();
+        let texts = Texts::of(trace).unwrap();
+        assert_eq!(texts.trace, trace.trace_hex().as_str());
+        assert_eq!(texts.span, trace.span_hex().as_str());
+        let read = TraceParent::parse(texts.parent.to_str().unwrap()).unwrap();
+        assert_eq!((read.trace_id, read.parent_id), (trace.trace_id, trace.span_id));
+    }
+
+    #[test]
     fn a_bad_traceparent_starts_a_new_trace() {
         let mut headers = HeaderMap::new();
-        headers.insert(TRACEPARENT, HeaderValue::from_static("00-zz-1-01"));
+        headers.insert(&TRACEPARENT, HeaderValue::from_static("00-zz-1-01"));
         assert!(continued(&headers).is_none());
         headers.insert(
-            TRACEPARENT,
+            &TRACEPARENT,
             HeaderValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"),
         );
         let trace = continued(&headers).unwrap();
