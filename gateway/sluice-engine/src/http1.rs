@@ -3,7 +3,9 @@
 //! | module | decides |
 //! |---|---|
 //! | [`chunked`] | which bytes of a chunked body are body |
+//! | [`request_head`] | where a request's head ends, what follows it, and whether it may pass |
 //!
 //! The one rule: what two readers could read differently is refused, not repaired.
 
 pub mod chunked;
+pub mod request_head;

@@ -15,6 +15,8 @@ mod canon;
 #[cfg(test)]
 mod matcher;
 #[cfg(test)]
+mod request_head;
+#[cfg(test)]
 mod text;
 #[cfg(test)]
 mod window;
