@@ -10,7 +10,7 @@ use std::ops::Range;
 use memchr::{memchr, memchr_iter};
 
 /// Header fields at most.
-pub const MAX_FIELDS: u32 = 100;
+pub const MAX_FIELDS: usize = 100;
 /// Request target at most, bytes.
 pub const MAX_TARGET: usize = 8 * 1024;
 /// Name of a field at most, bytes.
@@ -29,7 +29,7 @@ pub struct RequestHead {
     /// Bytes of that line that are known to hold no line end.
     seen: usize,
     line: Option<RequestLine>,
-    fields: u32,
+    fields: usize,
     /// Lines that end in CR LF.
     crlf: usize,
     length: Option<u64>,

@@ -1,6 +1,6 @@
 //! The clocks of a client connection. hyper has one timer for the head of a request and the idle time
-//! before it; we tell them apart, and add one for a client that does not read. The stream wrapper
-//! notes what happens, which costs nothing but a store; a watchdog looks at it now and then.
+//! before it; we tell them apart, and add one for a client that does not read. Whoever sees something
+//! happen notes it, which costs nothing but a store; a watchdog looks at it now and then.
 
 use std::io;
 use std::pin::Pin;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::clock::{self, Moment};
+use super::signals::Signals;
 
 /// How long each may run.
 #[derive(Debug, Clone, Copy)]
@@ -28,12 +29,13 @@ pub(crate) struct Clocks {
     busy: AtomicU32,
     /// Since when nothing was asked; 0 while something is.
     idle_since: AtomicU64,
-    /// Since when a head has been incomplete; 0 if none is.
+    /// Since when a head has been incomplete; 0 if none is, or if it waits for its turn.
     head_since: AtomicU64,
+    /// Whether a head has come in part.
+    head_begun: AtomicBool,
     /// Since when a write has been stuck; 0 if none is.
     stuck_since: AtomicU64,
-    /// Whether bytes may come that belong to no request, as HTTP/2's control frames do.
-    framed: AtomicBool,
+    pub(crate) signals: Signals,
 }
 
 /// Why a connection has to end.
@@ -41,8 +43,10 @@ pub(crate) struct Clocks {
 pub(crate) enum Expired {
     /// Nothing was asked for too long: end in good order.
     Idle,
-    /// The head takes too long, or the client does not read: cut.
-    Stalled,
+    /// The head takes too long: refuse it.
+    SlowHead,
+    /// The client does not read: cut.
+    Stuck,
 }
 
 impl Clocks {
@@ -52,37 +56,59 @@ impl Clocks {
         Arc::new(clocks)
     }
 
-    /// HTTP/2 is spoken: an answered ping or an opened window is neither the start of a head nor a sign
-    /// of use, so only the idle clock runs between requests.
-    pub(crate) fn expect_frames(&self) {
-        self.framed.store(true, Ordering::Relaxed);
+    /// The first bytes of a head have come, but not all. Its time begins to run when nothing else is in
+    /// progress.
+    pub(crate) fn head_begins(&self) {
+        self.head_begun.store(true, Ordering::Relaxed);
+        if self.idle_since.load(Ordering::Relaxed) != 0 {
+            self.idle_since.store(0, Ordering::Relaxed);
+            self.head_since.store(clock::now().nanos().max(1), Ordering::Relaxed);
+        }
+    }
+
+    /// The head that was being read is whole, or was given up.
+    pub(crate) fn head_ends(&self) {
+        self.head_begun.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a client has begun to ask for something.
+    pub(crate) fn is_amid_head(&self) -> bool {
+        self.head_begun.load(Ordering::Relaxed)
     }
 
     /// A request's head is complete.
     pub(crate) fn begin(&self) {
-        self.busy.fetch_add(1, Ordering::Relaxed);
+        self.busy.store(self.busy.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         self.idle_since.store(0, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
     }
 
     /// Its answer is complete.
     pub(crate) fn end(&self, now: Moment) {
-        if self.busy.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.idle_since.store(now.nanos().max(1), Ordering::Relaxed);
+        let left = self.busy.load(Ordering::Relaxed).wrapping_sub(1);
+        self.busy.store(left, Ordering::Relaxed);
+        if left == 0 {
+            let next = if self.head_begun.load(Ordering::Relaxed) {
+                &self.head_since
+            } else {
+                &self.idle_since
+            };
+            next.store(now.nanos().max(1), Ordering::Relaxed);
         }
     }
 
-    /// Whether a clock has run out, else when to look again.
-    pub(crate) fn look(&self, now: Moment, limits: &Limits) -> Result<Moment, Expired> {
-        let running = [
-            (&self.stuck_since, limits.write, Expired::Stalled),
-            (&self.head_since, limits.head, Expired::Stalled),
+    /// Whether a clock has run out, else when the first of those that run will have.
+    pub(crate) fn first_end(
+        &self,
+        now: Moment,
+        limits: &Limits,
+    ) -> Result<Option<Moment>, Expired> {
+        let mut first: Option<Moment> = None;
+        for (since, limit, expired) in [
+            (&self.stuck_since, limits.write, Expired::Stuck),
+            (&self.head_since, limits.head, Expired::SlowHead),
             (&self.idle_since, limits.keepalive, Expired::Idle),
-        ];
-        // Any of the clocks may start right after this look.
-        let soonest = running.iter().map(|limit| limit.1).min().unwrap_or(Duration::from_secs(1));
-        let mut next = now.after(soonest);
-        for (since, limit, expired) in running {
+        ] {
             let since = since.load(Ordering::Relaxed);
             if since == 0 {
                 continue;
@@ -91,16 +117,27 @@ impl Clocks {
             if end <= now {
                 return Err(expired);
             }
-            next = next.min(end);
+            first = Some(first.map_or(end, |first| first.min(end)));
         }
-        Ok(next)
+        Ok(first)
     }
 
-    fn note_read(&self) {
-        if self.idle_since.load(Ordering::Relaxed) != 0 && !self.framed.load(Ordering::Relaxed) {
-            self.idle_since.store(0, Ordering::Relaxed);
-            self.head_since.store(clock::now().nanos().max(1), Ordering::Relaxed);
-        }
+    /// Whether a clock has run out, else when to look again: any of them may start right after this look.
+    pub(crate) fn look(&self, now: Moment, limits: &Limits) -> Result<Moment, Expired> {
+        let soonest = now.after(limits.head.min(limits.write).min(limits.keepalive));
+        Ok(self.first_end(now, limits)?.map_or(soonest, |end| end.min(soonest)))
+    }
+
+    /// Since when the connection has been at rest: nothing is in progress or on its way out, and what is
+    /// there of the next head can wait in the gate. None while it is not.
+    pub(crate) fn resting_since(&self) -> Option<Moment> {
+        let at_rest = self.busy.load(Ordering::Relaxed) == 0
+            && self.stuck_since.load(Ordering::Relaxed) == 0
+            && self.signals.is_between_requests()
+            && !self.signals.is_closed();
+        let since =
+            self.idle_since.load(Ordering::Relaxed).max(self.head_since.load(Ordering::Relaxed));
+        (at_rest && since != 0).then(|| Moment::from_nanos(since))
     }
 
     fn note_write(&self, stuck: bool) {
@@ -113,7 +150,8 @@ impl Clocks {
     }
 }
 
-/// A stream that tells the clocks what happens on it.
+/// A stream that tells the clocks when it is stuck. While its connection is being parked, a wish to close
+/// it is granted and does nothing.
 pub(crate) struct Watched<S> {
     stream: S,
     clocks: Arc<Clocks>,
@@ -131,12 +169,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if polled.is_ready() && buf.filled().len() > before {
-            self.clocks.note_read();
-        }
-        polled
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
@@ -173,6 +206,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.clocks.signals.is_parking() {
+            return Poll::Ready(Ok(()));
+        }
+        self.clocks.signals.close();
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
@@ -201,7 +238,7 @@ mod tests {
         clocks.idle_since.store(0, Ordering::Relaxed);
         clocks.head_since.store(at(70).nanos(), Ordering::Relaxed);
         assert!(clocks.look(at(79), &timeouts).is_ok());
-        assert_eq!(clocks.look(at(80), &timeouts), Err(Expired::Stalled));
+        assert_eq!(clocks.look(at(80), &timeouts), Err(Expired::SlowHead));
         clocks.begin();
         assert!(clocks.look(at(900), &timeouts).is_ok(), "a request in progress has other limits");
         clocks.end(at(900));
@@ -209,11 +246,47 @@ mod tests {
     }
 
     #[test]
+    fn a_head_that_waits_for_its_turn_has_its_time_from_then_on() {
+        let clocks = Clocks::start();
+        clocks.head_begins();
+        clocks.begin();
+        assert!(clocks.look(at(900), &LIMITS).is_ok());
+        clocks.end(at(900));
+        assert!(clocks.is_amid_head());
+        assert_eq!(clocks.look(at(910), &LIMITS), Err(Expired::SlowHead));
+        clocks.head_ends();
+        clocks.begin();
+        clocks.end(at(920));
+        assert_eq!(clocks.look(at(995), &LIMITS), Err(Expired::Idle));
+    }
+
+    #[test]
+    fn a_connection_rests_only_when_nothing_is_under_way() {
+        let clocks = Clocks::start();
+        assert!(clocks.resting_since().is_some());
+        clocks.signals.pass(None);
+        assert_eq!(clocks.resting_since(), None, "a head that was not taken");
+        clocks.signals.take();
+        clocks.begin();
+        assert_eq!(clocks.resting_since(), None, "a request");
+        clocks.end(at(9));
+        assert_eq!(clocks.resting_since(), Some(at(9)));
+        clocks.signals.set_body(true);
+        assert_eq!(clocks.resting_since(), None, "a body that outlasts its answer");
+        clocks.signals.set_body(false);
+        clocks.note_write(true);
+        assert_eq!(clocks.resting_since(), None, "an answer on its way out");
+        clocks.note_write(false);
+        clocks.signals.close();
+        assert_eq!(clocks.resting_since(), None, "a stream that was closed");
+    }
+
+    #[test]
     fn a_stuck_write_ends_the_connection_even_in_a_request() {
         let clocks = Clocks::default();
         clocks.begin();
         clocks.stuck_since.store(at(10).nanos(), Ordering::Relaxed);
-        assert_eq!(clocks.look(at(40), &LIMITS), Err(Expired::Stalled));
+        assert_eq!(clocks.look(at(40), &LIMITS), Err(Expired::Stuck));
         clocks.note_write(false);
         assert!(clocks.look(at(40), &LIMITS).is_ok());
     }
@@ -249,7 +322,7 @@ mod tests {
         assert!(Pin::new(&mut stream).poll_write(cx, b"tail").is_ready());
         assert!(Pin::new(&mut stream).poll_flush(cx).is_pending());
         let later = clock::now().after(LIMITS.write);
-        assert_eq!(clocks.look(later, &LIMITS), Err(Expired::Stalled));
+        assert_eq!(clocks.look(later, &LIMITS), Err(Expired::Stuck));
         assert!(Pin::new(&mut stream).poll_flush(cx).is_ready());
         assert!(clocks.look(later, &LIMITS).is_ok(), "cut although everything was written");
     }

@@ -74,6 +74,19 @@ macro_rules! faults {
 }
 
 faults! {
+    // The bytes of an HTTP/1 head.
+    HeadMalformed = "head_malformed", 400, grpc 3, Client close,
+        "The request head is not well-formed.";
+    HeadTimeout = "head_timeout", 408, grpc 4, Client close,
+        "The request head did not arrive in time.";
+    VersionUnsupported = "version_unsupported", 505, grpc 12, Client close,
+        "This version of HTTP is not spoken here.";
+    LengthInvalid = "length_invalid", 400, grpc 3, Client close,
+        "The length of the request body is not one number.";
+    LengthAndCoding = "cl_te", 400, grpc 3, Client close,
+        "The request body has both a length and a transfer coding.";
+    TransferCodingInvalid = "te_bad", 400, grpc 3, Client close,
+        "The transfer coding leaves open where the request body ends.";
     // The request itself.
     HostInvalid = "host_invalid", 400, grpc 3, Client close,
         "The request must name exactly one valid host.";
@@ -83,7 +96,7 @@ faults! {
         "The request target has a form that cannot be served here.";
     PathInvalid = "path_invalid", 400, grpc 3, Client,
         "The path cannot be brought into one canonical form.";
-    TargetTooLong = "target_too_long", 414, grpc 3, Client,
+    TargetTooLong = "target_too_long", 414, grpc 3, Client close,
         "The request target is longer than allowed.";
     HeadTooLarge = "head_too_large", 431, grpc 8, Client close,
         "The request head has more or larger fields than allowed.";

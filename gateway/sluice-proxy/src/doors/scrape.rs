@@ -268,6 +268,20 @@ fn clients(shared: &Shared, out: &mut Vec<MetricFamily>) {
     let mut open = Family::gauge("sluice_client_connections", "Client connections open.");
     open.add(&[], opened.saturating_sub(metrics.sum(|w| &w.connections_closed)));
     open.done(out);
+    let mut parked = Family::gauge(
+        "sluice_client_connections_parked",
+        "Client connections that wait for a request and hold no buffers.",
+    );
+    let waiting = metrics.sum(|w| &w.connections_parked);
+    parked.add(&[], waiting.saturating_sub(metrics.sum(|w| &w.connections_unparked)));
+    parked.done(out);
+    let mut broken = Family::counter(
+        "sluice_client_protocol_errors_total",
+        "Client connections ended by a violation of their protocol, by protocol.",
+    );
+    broken.add(&[("proto", "http1")], metrics.sum(|w| &w.http1_broken));
+    broken.add(&[("proto", "http2")], metrics.sum(|w| &w.http2_broken));
+    broken.done(out);
     let mut websockets = Family::gauge("sluice_websocket_connections", "Tunnels open.");
     websockets.add(&[], tunnels.saturating_sub(metrics.sum(|w| &w.tunnels_closed)));
     websockets.done(out);

@@ -7,6 +7,7 @@ use http::header::{CONNECTION, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGR
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use sluice_engine::http1::request_head::{MAX_FIELDS, MAX_TARGET};
 use sluice_engine::{canon, forwarded};
 
 use super::survey::{FORWARDED, Survey};
@@ -15,10 +16,6 @@ use crate::base::fault::Fault;
 use crate::base::hop;
 use crate::snapshot::compile::Snapshot;
 
-/// Header fields at most.
-const MAX_FIELDS: usize = 100;
-/// Request target at most, bytes.
-const MAX_TARGET: usize = 8 * 1024;
 /// How this gateway calls itself in `Via`.
 pub(crate) const PSEUDONYM: &str = "sluice";
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

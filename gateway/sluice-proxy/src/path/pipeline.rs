@@ -8,7 +8,7 @@ use std::rc::Rc;
 use futures_util::FutureExt as _;
 use http::header::{ALLOW, CONNECTION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use sluice_engine::matcher::{self, Found, Match};
 
@@ -47,6 +47,31 @@ pub(crate) async fn handle(
         Err(Fault::Internal)
     });
     answer(record, outcome, last)
+}
+
+/// Answers what was refused before anybody made a request of it. Of what it says nothing is believed or
+/// written down but whether its answer may have a body.
+pub(crate) fn refuse(
+    worker: &Rc<Worker>,
+    peer: &Rc<Peer>,
+    fault: Fault,
+    method: &Method,
+) -> Response<Body> {
+    let view = worker.view();
+    let mut cx = Cx::begin(Rc::clone(peer), clock::now(), view.settings.envelope);
+    cx.head_request = *method == Method::HEAD;
+    let unknown = Method::from_bytes(b"-").unwrap_or_default();
+    let mut record = Box::new(Record::new(cx, Rc::clone(worker), view));
+    record.method = metrics::method(&unknown);
+    if record.worker.log.borrow().is_some() {
+        record.cx.logged = Some(Box::new(Logged {
+            method: unknown,
+            version: Version::HTTP_11,
+            path: String::new(),
+            user_agent: None,
+        }));
+    }
+    answer(record, Err(fault), true)
 }
 
 /// Fills in what the record wants to know before the request is changed.

@@ -86,63 +86,6 @@ async fn methods() {
 }
 
 #[tokio::test]
-async fn framing() {
-    let codings = "POST / HTTP/1.1\nHost: a\nTransfer-Encoding: ";
-    let of = |value: &str| format!("{codings}{value}");
-    let table = [
-        (of("gzip"), 400),
-        (of("gzip, chunked"), 501),
-        (of("chunked\nTransfer-Encoding: chunked"), 501),
-        (of("chunked, chunked"), 501),
-        (of("identity"), 400),
-        (of("xchunked"), 400),
-        ("POST / HTTP/1.1\nHost: a\nContent-Length: 5\nContent-Length: 6".to_owned(), 400),
-        ("POST / HTTP/1.1\nHost: a\nContent-Length: +5".to_owned(), 400),
-        ("POST / HTTP/1.1\nHost: a\nContent-Length: 5, 5".to_owned(), 400),
-        ("POST / HTTP/1.1\nHost: a\nContent-Length : 5".to_owned(), 400),
-        ("POST / HTTP/1.0\nHost: a\nTransfer-Encoding: chunked".to_owned(), 400),
-        ("GET / HTTP/1.1\nHost: a\nX: b\n c".to_owned(), 400),
-        ("GET / HTTP/1.1\nHost: a\nX Y: b".to_owned(), 400),
-        ("GET / HTTP/2.0\nHost: a".to_owned(), 400),
-    ];
-    let recorder = Recorder::start();
-    let gateway = Gateway::start(&passing(recorder.addr())).await;
-    for (request, status) in table {
-        let mut client = gateway.client().await;
-        let bytes = format!("{}\r\n\r\n0\r\n\r\n", request.replace('\n', "\r\n"));
-        client.send(bytes).await;
-        let answer = client.response().await;
-        assert_eq!(answer.status, status, "{request}: {answer:?}");
-        assert!(answer.closed, "{request}: {answer:?}");
-    }
-    assert_eq!(recorder.begun(), 0, "{:?}", recorder.requests());
-}
-
-/// RFC 9112 section 6.3: the coding counts, and the connection ends.
-#[tokio::test]
-async fn a_length_beside_a_coding_is_not_passed_on() {
-    let recorder = Recorder::start();
-    let gateway = Gateway::start(&passing(recorder.addr())).await;
-    for fields in [
-        "Content-Length: 3\r\nTransfer-Encoding: chunked",
-        "Transfer-Encoding: chunked\r\nContent-Length: 3",
-    ] {
-        let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
-        let request = format!(
-            "POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n5\r\nhello\r\n0\r\n\r\n{smuggled}"
-        );
-        let answer = raw::exchange(gateway.http, request).await;
-        assert_eq!((answer.status, answer.closed), (200, true));
-    }
-    for seen in recorder.requests() {
-        assert_eq!((seen.target.as_str(), seen.text().as_str()), ("/", "hello"));
-        assert_eq!(seen.header("content-length"), None);
-        assert_eq!(seen.all("transfer-encoding"), ["chunked"]);
-    }
-    assert_eq!(recorder.begun(), 2);
-}
-
-#[tokio::test]
 async fn sizes() {
     let recorder = Recorder::start();
     let gateway = Gateway::start(&passing(recorder.addr())).await;

@@ -67,9 +67,9 @@ pub(crate) const METHODS: [&str; 8] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "OTHER"];
 
 /// Statuses counted by number; others are counted by class.
-pub(crate) const STATUSES: [u16; 36] = [
+pub(crate) const STATUSES: [u16; 37] = [
     101, 200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409,
-    410, 412, 413, 414, 415, 417, 422, 426, 429, 431, 499, 500, 501, 502, 503, 504, 508,
+    410, 412, 413, 414, 415, 417, 422, 426, 429, 431, 499, 500, 501, 502, 503, 504, 505, 508,
 ];
 const CLASSES: usize = 5;
 const CODES: usize = STATUSES.len() + CLASSES;
@@ -83,6 +83,12 @@ pub(crate) struct Worker {
     pub(crate) finished: Count,
     pub(crate) connections_opened: Count,
     pub(crate) connections_closed: Count,
+    pub(crate) connections_parked: Count,
+    pub(crate) connections_unparked: Count,
+    /// Ended by what hyper's HTTP/1 parser does not take, although the gate did.
+    pub(crate) http1_broken: Count,
+    /// Ended by a violation of HTTP/2.
+    pub(crate) http2_broken: Count,
     pub(crate) handshakes_failed: Count,
     pub(crate) accept_errors: Count,
     pub(crate) aborted: Count,
@@ -101,6 +107,10 @@ impl Worker {
             finished: Count::default(),
             connections_opened: Count::default(),
             connections_closed: Count::default(),
+            connections_parked: Count::default(),
+            connections_unparked: Count::default(),
+            http1_broken: Count::default(),
+            http2_broken: Count::default(),
             handshakes_failed: Count::default(),
             accept_errors: Count::default(),
             aborted: Count::default(),

@@ -1,0 +1,90 @@
+//! HTTP/2 on one connection: hyper serves it, its clocks watch over it.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Session;
+use crate::base::clock;
+use crate::base::clocks::{Expired, Watched};
+use crate::lasting::tasks::{Kind, Local};
+use crate::path::pipeline;
+
+/// Serves a stream to its end. An answered ping or an opened window is no sign of use: only the idle
+/// clock runs between requests, and only requests stop it.
+pub(super) async fn serve<S>(session: Session, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let limits = session.limits();
+    let Session { worker, listener, peer, mut draining } = session;
+    let clocks = Arc::clone(&peer.clocks);
+    let shard = Arc::clone(&worker.shard);
+    let io = TokioIo::new(Watched::new(stream, Arc::clone(&clocks)));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let handled = pipeline::handle(Rc::clone(&worker), Rc::clone(&peer), request, false);
+        handled.map(Ok::<_, Infallible>)
+    });
+    let connection = http2::Builder::new(Local(Kind::Stream))
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(64 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_concurrent_streams(listener.limits.streams)
+        .max_send_buf_size(64 * 1024)
+        .max_header_list_size(u32::try_from(listener.limits.head.0).unwrap_or(32 * 1024))
+        .max_local_error_reset_streams(256)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .serve_connection(io, service);
+    let mut connection = std::pin::pin!(connection);
+    let mut ending = false;
+    let next = clocks.look(clock::now(), &limits).unwrap_or_else(|_| clock::now());
+    let mut watchdog = std::pin::pin!(tokio::time::sleep_until(clock::deadline(next)));
+    loop {
+        tokio::select! {
+            biased;
+            done = connection.as_mut() => {
+                if let Err(error) = done && !is_of_the_stream(&error) {
+                    shard.http2_broken.add(1);
+                    tracing::debug!(%error, "a client broke the rules of HTTP/2");
+                }
+                return;
+            }
+            _ = draining.wait_for(|drain| *drain), if !ending => {
+                ending = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = watchdog.as_mut() => match clocks.look(clock::now(), &limits) {
+                Ok(next) => watchdog.as_mut().reset(clock::deadline(next)),
+                Err(Expired::Idle) if !ending => {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                    // A client that ignores the farewell is cut at the next look.
+                    watchdog.as_mut().reset(clock::deadline(clock::now().after(limits.head)));
+                }
+                Err(_) => return,
+            },
+        }
+    }
+}
+
+/// Whether the stream failed and not what was said on it.
+fn is_of_the_stream(error: &hyper::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<std::io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
