@@ -55,7 +55,7 @@ pub(crate) async fn run(
             Ok((stream, address)) => {
                 let Some(listener) = find(&worker, &name) else { return };
                 granted = resize(&places, granted, share(&worker, &listener));
-                let peer = peer(&listener, address, port, place);
+                let peer = Rc::new(peer(&listener, address, port, place));
                 let serve =
                     connection::serve(Rc::clone(&worker), listener, peer, stream, draining.clone());
                 tasks::local(Kind::Connection, serve);

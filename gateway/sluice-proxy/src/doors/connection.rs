@@ -10,8 +10,11 @@ mod sniff;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
 
 use crate::base::clock;
 use crate::base::clocks::Limits;
@@ -20,18 +23,19 @@ use crate::lasting::telemetry::metrics;
 use crate::parts::listener::Listener;
 use crate::path::worker::Worker;
 
-/// Serves one connection to its end.
-pub(crate) async fn serve(
+/// Serves one connection to its end. What goes on here is in the future that is returned, once: an
+/// async block would hold it a second time.
+pub(crate) fn serve(
     worker: Rc<Worker>,
     listener: Arc<Listener>,
-    peer: Peer,
+    peer: Rc<Peer>,
     stream: TcpStream,
     draining: watch::Receiver<bool>,
-) {
-    let _open = Open::count(&worker.shard);
+) -> impl Future<Output = ()> {
+    let open = Open::count(&worker.shard);
     let _ = stream.set_nodelay(true);
-    let session = Session { worker, listener, peer: Rc::new(peer), draining };
-    session.greet(stream).await;
+    let session = Session { worker, listener, peer, draining };
+    session.greet(stream).map(move |()| drop(open))
 }
 
 /// Counts a connection as open, however its code ends.
@@ -59,44 +63,70 @@ struct Session {
 }
 
 impl Session {
-    /// Finds out what is spoken, within the listener's handshake time.
+    /// Finds out what is spoken, within the listener's handshake time. What is large is boxed, so that a
+    /// connection holds the state of what it does and not of all it could.
     async fn greet(self, stream: TcpStream) {
-        let limit = clock::deadline(clock::now().after(self.listener.timeouts.handshake.0));
-        let Some(tls) = &self.listener.tls else {
-            let Ok(Ok(http2)) = tokio::time::timeout_at(limit, sniff::speaks_http2(&stream)).await
-            else {
-                return;
-            };
-            // Boxed, so that a connection holds the state of what it speaks and not of all it could.
+        if self.listener.tls.is_some() {
+            let Some((stream, http2)) = Box::pin(self.shake_hands(stream)).await else { return };
             return if http2 {
                 Box::pin(http2::serve(self, stream)).await
             } else {
                 Box::pin(http1::serve(self, stream)).await
             };
-        };
-        let Ok(config) = tls.server.as_ref() else { return };
+        }
+        let first = tokio::time::timeout_at(self.limit(), sniff::speaks_http2(&stream));
+        match Box::pin(first).await {
+            Ok(Ok(true)) => Box::pin(http2::serve(self, stream)).await,
+            Ok(Ok(false)) => Box::pin(http1::serve(self, stream)).await,
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+
+    /// TLS, and whether HTTP/2 is spoken inside it.
+    async fn shake_hands(&self, stream: TcpStream) -> Option<(Box<TlsStream<TcpStream>>, bool)> {
+        let config = self.listener.tls.as_ref()?.server.as_ref().as_ref().ok()?;
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(config));
-        match tokio::time::timeout_at(limit, Box::pin(acceptor.accept(stream))).await {
+        let refused = match tokio::time::timeout_at(self.limit(), acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                // Large, and moved whenever hyper comes or goes.
-                let stream = Box::new(stream);
-                if http2 {
-                    Box::pin(http2::serve(self, stream)).await;
-                } else {
-                    Box::pin(http1::serve(self, stream)).await;
-                }
+                return Some((Box::new(stream), http2));
             }
-            Ok(Err(error)) => {
-                self.worker.shard.handshakes_failed.add(1);
-                tracing::debug!(listener = %self.listener.name, %error, "TLS handshake failed");
-            }
-            Err(_) => self.worker.shard.handshakes_failed.add(1),
+            Ok(Err(error)) => Some(error),
+            Err(_) => None,
+        };
+        self.worker.shard.handshakes_failed.add(1);
+        if let Some(error) = refused {
+            tracing::debug!(listener = %self.listener.name, %error, "TLS handshake failed");
         }
+        None
+    }
+
+    fn limit(&self) -> Instant {
+        clock::deadline(clock::now().after(self.listener.timeouts.handshake.0))
     }
 
     fn limits(&self) -> Limits {
         let timeouts = &self.listener.timeouts;
         Limits { head: timeouts.head.0, write: timeouts.write.0, keepalive: timeouts.keepalive.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole<A, B, C, D, E, F>(_: fn(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn spoken<A, B, F>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_at_rest_stays_small() {
+        let (all, http1) = (whole(serve), spoken(http1::serve::<TcpStream>));
+        assert!(all <= 320, "what every connection holds has {all} bytes");
+        assert!(http1 <= 768, "the future of an HTTP/1 connection has {http1} bytes");
     }
 }

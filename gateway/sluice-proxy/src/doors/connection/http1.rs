@@ -17,7 +17,7 @@ use futures_util::future::Either;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
@@ -25,6 +25,7 @@ use tokio::time::Sleep;
 
 use super::Session;
 use super::gate::Gate;
+use crate::base::body::Body;
 use crate::base::clock::{self, Moment};
 use crate::base::clocks::{Clocks, Expired, Limits, Watched};
 use crate::base::fault::Fault;
@@ -50,7 +51,8 @@ where
     let Session { worker, listener, peer, draining } = session;
     let clocks = Arc::clone(&peer.clocks);
     let head = usize::try_from(listener.limits.head.0).unwrap_or(READ_BUFFER);
-    let mut gate = Gate::new(Watched::new(stream, Arc::clone(&clocks)), Arc::clone(&clocks), head);
+    let watched = Watched::new(stream, Arc::clone(&clocks));
+    let mut gate = Box::new(Gate::new(watched, Arc::clone(&clocks), head));
     let shard = Arc::clone(&worker.shard);
     let left = Cell::new(listener.limits.requests_per_connection);
     let mut service = service_fn(move |request: Request<Incoming>| {
@@ -85,14 +87,11 @@ where
             Next::Farewell => return farewell(gate).await,
             Next::Nothing => return,
         }
-        let connection = builder(head).serve_connection(TokioIo::new(gate), service);
-        let mut connection = Box::new(connection.with_upgrades());
+        let mut connection = build(gate, service, head);
         let outcome = watch.drive(&mut *connection, sleep.as_mut()).await;
         // Nothing is left of a connection that has become a tunnel.
-        let Some(parts) = connection.into_parts() else { return };
-        gate = parts.io.into_inner();
-        gate.rest(&parts.read_buf);
-        service = parts.service;
+        let Some(parts) = take_down(connection) else { return };
+        (gate, service) = parts;
         match outcome {
             Outcome::AtRest => {}
             Outcome::Closed => return linger(gate).await,
@@ -101,15 +100,34 @@ where
     }
 }
 
-fn builder(head: usize) -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
+type Connection<S, V> = http1::UpgradeableConnection<TokioIo<Box<Gate<S>>>, V>;
+
+/// Builds hyper upon a gate. Large, and so never held but in a box.
+fn build<S, V>(gate: Box<Gate<S>>, service: V, head: usize) -> Box<Connection<S, V>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    V: HttpService<Incoming, ResBody = Body, Error = Infallible>,
+{
+    let connection = http1::Builder::new()
         .writev(false)
         .max_buf_size(READ_BUFFER.max(head))
         .max_header_size(head)
         // Ours tell a slow head from an idle connection.
-        .header_read_timeout(None);
-    builder
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(gate), service);
+    Box::new(connection.with_upgrades())
+}
+
+/// The gate and the service again, unless the gate is a tunnel's now.
+fn take_down<S, V>(connection: Box<Connection<S, V>>) -> Option<(Box<Gate<S>>, V)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    V: HttpService<Incoming, ResBody = Body, Error = Infallible>,
+{
+    let parts = connection.into_parts()?;
+    let mut gate = parts.io.into_inner();
+    gate.rest(&parts.read_buf);
+    Some((gate, parts.service))
 }
 
 /// The gate should have refused whatever hyper cannot parse; where it did not, this tells.
@@ -172,14 +190,11 @@ trait Graceful: Future<Output = hyper::Result<()>> + Unpin {
     fn shut_down(&mut self);
 }
 
-impl<I, B, S> Graceful for http1::UpgradeableConnection<I, S>
+impl<S, V> Graceful for Connection<S, V>
 where
     Self: Future<Output = hyper::Result<()>> + Unpin,
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    B: hyper::body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    V: HttpService<Incoming, ResBody = Body, Error = Infallible>,
 {
     fn shut_down(&mut self) {
         Pin::new(self).graceful_shutdown();
@@ -341,7 +356,7 @@ where
 // === Ends ===
 
 /// Closes the writing side; TLS says goodbye.
-async fn farewell<S: AsyncWrite + Unpin>(mut gate: Gate<S>) {
+async fn farewell<S: AsyncWrite + Unpin>(mut gate: Box<Gate<S>>) {
     let limit = clock::deadline(clock::now().after(LINGER));
     // Nobody waits for it, and an error says that the client was quicker.
     let _ = tokio::time::timeout_at(limit, gate.shutdown()).await;
@@ -349,7 +364,7 @@ async fn farewell<S: AsyncWrite + Unpin>(mut gate: Gate<S>) {
 
 /// Reads on for a while where the client may still be sending: closing a socket with unread bytes in it
 /// makes the system tell the client so, and the client forget the answer it has not read yet.
-async fn linger<S: AsyncRead + Unpin>(mut gate: Gate<S>) {
+async fn linger<S: AsyncRead + Unpin>(mut gate: Box<Gate<S>>) {
     if !gate.is_unfinished() {
         return;
     }
