@@ -90,7 +90,7 @@ where
         let mut connection = build(gate, service, head);
         let outcome = watch.drive(&mut *connection, sleep.as_mut()).await;
         // Nothing is left of a connection that has become a tunnel.
-        let Some(parts) = take_down(connection) else { return };
+        let Some(parts) = take_down(*connection) else { return };
         (gate, service) = parts;
         match outcome {
             Outcome::AtRest => {}
@@ -119,7 +119,7 @@ where
 }
 
 /// The gate and the service again, unless the gate is a tunnel's now.
-fn take_down<S, V>(connection: Box<Connection<S, V>>) -> Option<(Box<Gate<S>>, V)>
+fn take_down<S, V>(connection: Connection<S, V>) -> Option<(Box<Gate<S>>, V)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     V: HttpService<Incoming, ResBody = Body, Error = Infallible>,
