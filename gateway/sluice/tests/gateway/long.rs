@@ -1,11 +1,14 @@
 //! The second tier: minutes of load. `cargo xtask soak` runs these.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_chaos::load;
+use sluice_chaos::pki::{Authority, client_config};
+use sluice_chaos::raw::Client;
 use sluice_chaos::recorder::{Answer, Recorder};
 
-use crate::support::{Gateway, eventually};
+use crate::support::{Gateway, Setup, WITH_TLS, eventually};
 
 fn config(service: &Recorder, status: u16) -> String {
     format!(
@@ -57,4 +60,62 @@ async fn long_load_with_a_reload_every_second_costs_no_request_and_no_memory() {
         gateway.metric("sluice_http_requests_in_flight").await < 0.5
     })
     .await;
+}
+
+/// Memory of the gateway in bytes, shared pages counted by share.
+fn proportional(gateway: &Gateway) -> u64 {
+    let path = format!("/proc/{}/smaps_rollup", gateway.daemon.pid());
+    let rollup = std::fs::read_to_string(path).unwrap();
+    let line = rollup.lines().find(|line| line.starts_with("Pss:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "second tier: cargo xtask soak"]
+async fn long_idle_connections_hold_little_and_give_back_what_they_held() {
+    const CONNECTIONS: u64 = 1000;
+    let authority = Authority::new();
+    let pair = authority.issue(&["localhost"]);
+    for (tls, bound) in [(false, 5 * 1024), (true, 20 * 1024)] {
+        let setup = Setup {
+            listeners: Some(WITH_TLS),
+            files: vec![("cert.pem", pair.cert_pem.clone()), ("key.pem", pair.key_pem.clone())],
+            workers: Some(1),
+            ..Setup::default()
+        };
+        let config = "upstreams: { echo: { builtin: echo } }\nroutes: [ { id: all, match: { path: /** }, upstream: echo } ]\n";
+        let gateway = Gateway::start_with(config, setup).await;
+        let trust = client_config(&authority, &["http/1.1"]);
+        let mut clients = Vec::new();
+        let mut start = 0;
+        for n in 0..=CONNECTIONS {
+            let mut client = if tls {
+                Client::connect_tls(gateway.https, "localhost", Arc::clone(&trust)).await
+            } else {
+                gateway.client().await
+            };
+            assert_eq!(client.request("GET", "/x", "localhost", &[], b"").await.status, 200);
+            clients.push(client);
+            if n == 0 {
+                start = proportional(&gateway);
+            }
+        }
+        // All of them busy at a time, so that the least memory that is left is what counts.
+        for client in &mut clients {
+            client.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        }
+        for client in &mut clients {
+            assert_eq!(client.response().await.status, 200);
+        }
+        eventually("the connections to rest", async || {
+            gateway.metric("sluice_client_connections_parked").await >= CONNECTIONS as f64
+        })
+        .await;
+        eventually("the memory to be given back", async || {
+            let each = proportional(&gateway).saturating_sub(start) / CONNECTIONS;
+            println!("tls {tls}: {each} bytes for each connection");
+            each <= bound
+        })
+        .await;
+    }
 }
