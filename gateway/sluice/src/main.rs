@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 /// Idle connections hold almost nothing, but that only helps if what they held goes back to the system:
-/// docs/decisions/0005-jemalloc.md has the figures.
+/// docs/decisions/0006-jemalloc.md has the figures.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

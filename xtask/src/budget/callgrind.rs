@@ -7,7 +7,10 @@ use std::collections::HashMap;
 
 /// Functions that allocate. What they call among themselves is not counted twice, since only calls
 /// from elsewhere count.
-const ALLOCATORS: [&str; 5] = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
+const ALLOCATORS: [&str; 7] =
+    ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "mallocx", "rallocx"];
+/// How jemalloc's functions are called where it stands beside the C library's.
+const PREFIX: &str = "_rjem_";
 
 /// What a run cost, or one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +33,7 @@ impl Counts {
                 callee = name(said, &mut names);
             } else if let Some(said) = line.strip_prefix("calls=") {
                 let calls = said.split(' ').next().and_then(|calls| calls.parse::<u64>().ok());
-                if ALLOCATORS.contains(&callee) && !ALLOCATORS.contains(&caller) {
+                if allocates(callee) && !allocates(caller) {
                     counts.tenths_of_allocations += 10 * calls.unwrap_or_default();
                 }
             } else if let Some(said) = line.strip_prefix("summary: ") {
@@ -50,6 +53,10 @@ impl Counts {
     }
 }
 
+fn allocates(function: &str) -> bool {
+    ALLOCATORS.contains(&function.strip_prefix(PREFIX).unwrap_or(function))
+}
+
 /// `(12) name` defines a number, `(12)` uses it.
 fn name<'t>(said: &'t str, names: &mut HashMap<&'t str, &'t str>) -> &'t str {
     let (number, name) = said.split_once(' ').unwrap_or((said, ""));
@@ -66,7 +73,7 @@ mod tests {
 
     #[test]
     fn calls_of_the_allocator_are_counted_by_number_and_by_name() {
-        let text = "fn=(1) main\n5 7\ncfn=(2) malloc\ncalls=3 0\n5 90\ncfn=(3) other\ncalls=9 0\n5 1\n\
+        let text = "fn=(1) main\n5 7\ncfn=(2) _rjem_malloc\ncalls=3 0\n5 90\ncfn=(3) other\ncalls=9 0\n5 1\n\
             fn=(4) realloc\ncfn=(2)\ncalls=50 0\n5 1\nfn=(1)\ncfn=(4)\ncalls=2 0\n1 1\nsummary: 1234\n";
         let counts = Counts::read(text);
         assert_eq!(counts, Counts { instructions: 1234, tenths_of_allocations: 50 });
