@@ -19,6 +19,8 @@ use callgrind::Counts;
 const BUDGETS: &str = "benches/budgets.json";
 /// How far above its budget a count of instructions may be, in percent.
 const TOLERANCE: u64 = 3;
+/// How far above theirs allocations may be, in tenths: chance decides about less than one.
+const ALLOCATION_TOLERANCE: u64 = 5;
 /// Requests of the short and of the long run.
 const RUNS: [u64; 2] = [480, 2_400];
 
@@ -108,13 +110,17 @@ fn overrun(budgets: &Value, counted: &Value) -> Vec<String> {
     };
     let mut found = Vec::new();
     for passage in &PASSAGES {
-        for (what, tolerance) in [("instructions", TOLERANCE), ("tenths_of_allocations", 1)] {
+        for what in ["instructions", "tenths_of_allocations"] {
             let now = number(counted, passage.name, what);
             let Some(budget) = number(budgets, passage.name, what) else {
                 found.push(format!("{}: {BUDGETS} has no {what}", passage.name));
                 continue;
             };
-            if now.is_none_or(|now| now * 100 > budget * (100 + tolerance)) {
+            let most = match what {
+                "instructions" => budget * (100 + TOLERANCE) / 100,
+                _ => budget + ALLOCATION_TOLERANCE,
+            };
+            if now.is_none_or(|now| now > most) {
                 let now = now.unwrap_or_default();
                 found.push(format!("{}: {now} {what}, the budget is {budget}", passage.name));
             }
@@ -130,9 +136,11 @@ fn maker(shell: &Shell) -> Result<String, Failure> {
         command.arg("--version");
         command
     })?;
-    let features = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let wide = features.split_whitespace().any(|feature| feature == "avx2");
-    Ok(format!("{}, {}", compiler.trim(), if wide { "AVX2" } else { "no AVX2" }))
+    // The C library chooses its code by the model.
+    let about = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = about.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("an unknown processor", |(_, model)| model);
+    Ok(format!("{}, {}", compiler.trim(), model.trim()))
 }
 
 /// Optimised, but quick to link.
@@ -168,10 +176,10 @@ mod tests {
     #[test]
     fn only_what_is_dearer_than_the_tolerance_is_told() {
         let budgets = counts(1_000, 100);
-        assert!(overrun(&budgets, &counts(1_030, 101)).is_empty());
+        assert!(overrun(&budgets, &counts(1_030, 105)).is_empty());
         assert!(overrun(&budgets, &counts(10, 1)).is_empty());
         assert_eq!(overrun(&budgets, &counts(1_031, 100)).len(), 2);
-        assert_eq!(overrun(&budgets, &counts(1_000, 102)).len(), 2);
+        assert_eq!(overrun(&budgets, &counts(1_000, 106)).len(), 2);
         assert_eq!(overrun(&json!({}), &counts(1, 1)).len(), 4, "a budget that is missing is told");
     }
 
