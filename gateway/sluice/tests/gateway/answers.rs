@@ -110,6 +110,8 @@ async fn u_10_a_storm_of_interim_answers_is_a_bad_gateway() {
         (answer.status, answer.json()["reason"].as_str()),
         (502, Some("upstream_malformed"))
     );
+    let counted = r#"sluice_upstream_interim_total{upstream="service"}"#;
+    assert_eq!(gateway.metric(counted).await, 17.0, "a storm counts although no answer came of it");
 }
 
 #[tokio::test]

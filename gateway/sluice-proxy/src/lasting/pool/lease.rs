@@ -66,10 +66,6 @@ impl Lease {
             return Err(http1::Lost { failure: Failure::Died, seen: false });
         };
         let answer = kept.exchange.send(head, body).await?;
-        let interim = kept.exchange.interim();
-        if interim > 0 {
-            self.link.counts.interim.fetch_add(interim.into(), Ordering::Relaxed);
-        }
         if let Some(idle) = kept.exchange.announced_idle() {
             self.link.learn_idle(idle);
         }
@@ -98,7 +94,7 @@ impl Lease {
 
     /// The answer was read to its end: the connection may serve another request.
     pub(crate) fn release(mut self, now: Moment) {
-        let Some(Connection::One { kept }) = self.connection.take() else { return };
+        let Some(kept) = self.take() else { return };
         if kept.exchange.is_clean() {
             self.pool.give_back(kept, now);
         } else if kept.exchange.is_uploading() {
@@ -111,7 +107,7 @@ impl Lease {
     /// The service switched protocols: the stream, what was read from it beyond the answer, and its
     /// place among the endpoint's connections, to be held for as long as the stream is.
     pub(crate) fn into_tunnel(mut self) -> Option<(http1::Stream, bytes::Bytes, Permit)> {
-        let Some(Connection::One { kept }) = self.connection.take() else { return None };
+        let kept = self.take()?;
         let (stream, read) = kept.exchange.into_stream()?;
         kept.permit.counts.count_close(Close::Unusable);
         Some((stream, read, kept.permit))
@@ -119,15 +115,25 @@ impl Lease {
 
     /// The connection may not be used again, for a reason that is no failure.
     pub(crate) fn discard(mut self, why: Close) {
-        if let Some(Connection::One { kept }) = self.connection.take() {
+        if let Some(kept) = self.take() {
             kept.close(why);
         }
+    }
+
+    /// Ends the use of an HTTP/1.1 connection, however it went.
+    fn take(&mut self) -> Option<Kept> {
+        let Some(Connection::One { kept }) = self.connection.take() else { return None };
+        let interim = kept.exchange.interim();
+        if interim > 0 {
+            self.link.counts.interim.fetch_add(interim.into(), Ordering::Relaxed);
+        }
+        Some(kept)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(Connection::One { kept }) = self.connection.take() {
+        if let Some(kept) = self.take() {
             kept.close(Close::Abandoned);
         }
     }
