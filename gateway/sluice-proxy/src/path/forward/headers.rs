@@ -84,7 +84,8 @@ impl Introduction {
             host: true,
         };
         // Most requests carry none of these: a look at the names costs less than a look-up of each.
-        if headers.keys().any(|name| name.as_str().starts_with("x-")) {
+        let tells = |name: &str| name.starts_with("x-forwarded-") || name == "x-real-ip";
+        if headers.keys().any(|name| tells(name.as_str())) {
             made.list = forwarded_for(headers, &cx.peer.address_value);
             headers.remove(&X_REAL_IP);
             // A trusted proxy in front of us knows better what the client's side looked like. What else
