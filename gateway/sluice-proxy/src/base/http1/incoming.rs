@@ -38,10 +38,8 @@ impl http_body::Body for Incoming {
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let Some(exchange) = &self.exchange else { return Poll::Ready(None) };
         let polled = exchange.poll_body(cx);
-        match &polled {
-            Poll::Ready(Some(Ok(_)) | None) => self.let_go(),
-            Poll::Ready(Some(Err(_))) => self.exchange = None,
-            Poll::Pending => {}
+        if polled.is_ready() {
+            self.let_go();
         }
         polled
     }

@@ -126,6 +126,17 @@ async fn an_answer_that_is_cut_is_never_whole() {
 }
 
 #[tokio::test]
+async fn a_body_that_failed_has_not_ended() {
+    let (exchange, mut far) = pair();
+    far.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhel").await.unwrap();
+    drop(far);
+    let mut body = send(&exchange, Method::GET).await.unwrap().into_body();
+    assert!(body.frame().await.unwrap().is_ok());
+    assert!(body.frame().await.unwrap().is_err());
+    assert!(!http_body::Body::is_end_stream(&body), "who asks now would take it for whole");
+}
+
+#[tokio::test]
 async fn bytes_that_nobody_asked_for_make_a_connection_useless() {
     for wire in [
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\n\r\n",
