@@ -9,3 +9,16 @@
 
 pub mod chunked;
 pub mod request_head;
+
+/// The largest length HTTP libraries can count to.
+const MAX_LENGTH: u64 = u64::MAX - 2;
+
+/// A `Content-Length`: digits and nothing else, no sign and no list (RFC 9110 section 8.6).
+#[must_use]
+pub fn content_length(value: &[u8]) -> Option<u64> {
+    if !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = std::str::from_utf8(value).ok()?.parse().ok()?;
+    (number <= MAX_LENGTH).then_some(number)
+}

@@ -9,14 +9,14 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr_iter};
 
+use super::content_length;
+
 /// Header fields at most.
 pub const MAX_FIELDS: usize = 100;
 /// Request target at most, bytes.
 pub const MAX_TARGET: usize = 8 * 1024;
 /// Name of a field at most, bytes.
 const MAX_NAME: usize = 1024;
-/// The largest length HTTP libraries can count to.
-const MAX_LENGTH: u64 = u64::MAX - 2;
 /// Bytes of an unfinished request line that must look like one already.
 const FIRST_LOOK: usize = 32;
 
@@ -185,11 +185,7 @@ impl RequestHead {
 
     /// RFC 9112 section 6.3: a repeated length may be taken as one, differing ones may not.
     fn length(&mut self, value: &[u8]) -> Result<(), Refusal> {
-        let number = Some(value)
-            .filter(|value| value.iter().all(u8::is_ascii_digit))
-            .and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u64>().ok())
-            .filter(|number| *number <= MAX_LENGTH)
-            .ok_or(Refusal::Length)?;
+        let number = content_length(value).ok_or(Refusal::Length)?;
         match self.length.replace(number) {
             Some(other) if other != number => Err(Refusal::Length),
             _ => Ok(()),

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderValue, Response, StatusCode, Version};
 use sluice_engine::http1::chunked::Chunked;
+use sluice_engine::http1::content_length;
 
 use crate::base::hop;
 
@@ -98,7 +99,7 @@ fn read_fields(
     for field in parsed {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;
         if name == CONTENT_LENGTH {
-            let length = digits(field.value).ok_or(Malformed)?;
+            let length = content_length(field.value).ok_or(Malformed)?;
             match facts.length {
                 Some(known) if known != length => return Err(Malformed),
                 Some(_) => continue,
@@ -179,14 +180,6 @@ pub(super) fn trailers(section: &[u8]) -> Result<HeaderMap, Malformed> {
         fields.append(name, value);
     }
     Ok(fields)
-}
-
-/// A length is digits and nothing else (RFC 9110 section 8.6): no sign, no list.
-pub(super) fn digits(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use http::header::{
     UPGRADE,
 };
 use http::{Method, Uri};
+use sluice_engine::http1::content_length;
 
 /// Fields that are written straight from what they are made of: a map's insertions would cost more.
 pub(crate) trait Added {
@@ -44,7 +45,7 @@ impl Framing {
     /// The framing of a body that is there: the client's length if it named one.
     pub(super) fn of(fields: &HeaderMap) -> Self {
         let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
-        let length = lengths.next().and_then(|value| super::answer::digits(value.as_bytes()));
+        let length = lengths.next().and_then(|value| content_length(value.as_bytes()));
         match (length, lengths.next()) {
             (Some(length), None) => Self::Length(length),
             _ => Self::Chunked,
