@@ -348,6 +348,24 @@ async fn an_early_answer_reaches_the_client() {
     rogue.wait_for_open(0).await;
 }
 
+/// The rest of the upload was waited for by a task that nobody woke any more.
+#[tokio::test]
+async fn an_early_answer_leaves_no_upload_behind() {
+    let rogue = Rogue::start(|mut talk| async move {
+        talk.read_head().await;
+        talk.send("HTTP/1.1 413 Large\r\nContent-Length: 2\r\n\r\nno").await;
+        assert!(talk.closed_by_peer().await, "the gateway kept the connection");
+    });
+    let gateway = Gateway::start(&passing(rogue.addr())).await;
+    let mut client = gateway.client().await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000\r\n\r\nsome").await;
+    assert_eq!(client.response().await.status, 413);
+    rogue.wait_for_open(0).await;
+    let tasks = r#"sluice_tasks{kind="upstream"}"#;
+    eventually("no task for the upload", async || gateway.metric(tasks).await == 0.0).await;
+    assert_eq!(rogue.complaints(), Vec::<String>::new());
+}
+
 // === Clients that stall ===
 
 #[tokio::test]

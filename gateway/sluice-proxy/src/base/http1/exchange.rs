@@ -118,8 +118,17 @@ impl Exchange {
     /// Goes on writing the request. Somebody must, when [`Exchange::is_uploading`] after the answer's
     /// head has come: the answer's reader may pause for as long as its client does not read.
     pub(crate) async fn upload(&self) {
-        // Its failure is told to whoever reads the answer.
-        let _ = std::future::poll_fn(|cx| self.0.borrow_mut().poll_upload(cx)).await;
+        let poll = |cx: &mut Context<'_>| {
+            let mut wire = self.0.borrow_mut();
+            // Its failure is told to whoever reads the answer.
+            let done = wire.poll_upload(cx).map(drop);
+            if done.is_pending() {
+                // Closing drops what would wake this task otherwise.
+                wire.sending.wake_when_done(cx.waker());
+            }
+            done
+        };
+        std::future::poll_fn(poll).await;
     }
 
     /// Waits until nothing is being written any more, whoever writes it.

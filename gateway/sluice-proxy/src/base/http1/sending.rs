@@ -34,8 +34,8 @@ pub(super) struct Sending {
     flushed: bool,
     /// Writing failed, or was given up before the end.
     broken: bool,
-    /// Who waits for the end of it.
-    waiter: Option<Waker>,
+    /// Who waits for the end of it, however it comes.
+    waiters: Vec<Waker>,
 }
 
 impl Sending {
@@ -49,7 +49,7 @@ impl Sending {
             framing: Framing::None,
             flushed: true,
             broken: false,
-            waiter: None,
+            waiters: Vec::new(),
         }
     }
 
@@ -83,15 +83,15 @@ impl Sending {
         self.wake();
     }
 
-    /// Has `waker` called when nothing is left to write.
+    /// Has `waker` called when nothing is left to write, or nothing more will be written.
     pub(super) fn wake_when_done(&mut self, waker: &Waker) {
-        self.waiter = Some(waker.clone());
+        if !self.waiters.iter().any(|known| known.will_wake(waker)) {
+            self.waiters.push(waker.clone());
+        }
     }
 
     fn wake(&mut self) {
-        if let Some(waiter) = self.waiter.take() {
-            waiter.wake();
-        }
+        self.waiters.drain(..).for_each(Waker::wake);
     }
 
     /// Writes what can be written. A service that takes no more may have answered all the same, so
