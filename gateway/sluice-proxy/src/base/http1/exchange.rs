@@ -56,6 +56,8 @@ struct Wire {
     interim: u32,
     /// Bytes of heads since the request was sent.
     heard: usize,
+    /// Bytes of the inbox that are known to hold no whole head.
+    headless: usize,
 }
 
 /// Why an exchange failed.
@@ -214,6 +216,7 @@ impl Wire {
             seen: false,
             interim: 0,
             heard: 0,
+            headless: 0,
         }
     }
 
@@ -224,6 +227,7 @@ impl Wire {
         self.seen = false;
         self.interim = 0;
         self.heard = 0;
+        self.headless = 0;
         self.to_head = head.method == http::Method::HEAD;
         self.sending.begin(head, body);
     }
@@ -245,12 +249,16 @@ impl Wire {
             return Poll::Ready(Err(self.lost(Failure::Upload)));
         }
         loop {
-            if !self.inbox.is_empty() {
+            if self.may_hold_head() {
                 match self.read_head() {
                     Ok(Some(head)) => return Poll::Ready(Ok(head)),
                     Ok(None) => {}
                     Err(failure) => return Poll::Ready(Err(self.lost(failure))),
                 }
+            }
+            self.headless = self.inbox.len();
+            if self.heard + self.headless >= MAX_HEAD {
+                return Poll::Ready(Err(self.lost(Failure::Malformed)));
             }
             match ready!(self.poll_fill(cx)) {
                 Ok(true) => self.seen = true,
@@ -260,15 +268,23 @@ impl Wire {
         }
     }
 
+    /// Whether there is reason to parse: a head that comes byte by byte is parsed when it begins, so
+    /// that what is no answer is known at once, and when it may have ended.
+    fn may_hold_head(&self) -> bool {
+        let new = self.inbox.get(self.headless.saturating_sub(2)..).unwrap_or_default();
+        if self.headless == 0 {
+            return !new.is_empty();
+        }
+        memchr::memmem::find(new, b"\n\n").is_some()
+            || memchr::memmem::find(new, b"\n\r\n").is_some()
+    }
+
     /// Reads heads from the inbox up to the final one; drops and counts interim ones (RFC 9110
     /// section 15.2), which hyper's server could not pass on.
     fn read_head(&mut self) -> Result<Option<http::response::Parts>, Failure> {
         loop {
             let parsed = Answer::parse(&self.inbox, self.to_head);
-            let Some(answer) = parsed.map_err(|_| Failure::Malformed)? else {
-                let full = self.heard + self.inbox.len() >= MAX_HEAD;
-                return if full { Err(Failure::Malformed) } else { Ok(None) };
-            };
+            let Some(answer) = parsed.map_err(|_| Failure::Malformed)? else { return Ok(None) };
             self.inbox.advance(answer.len);
             self.heard += answer.len;
             if self.heard > MAX_HEAD {
@@ -362,11 +378,14 @@ impl Wire {
         };
         self.bulk = bytes.len() >= SCRATCH;
         let some = !bytes.is_empty();
-        self.inbox = if self.inbox.is_empty() {
-            bytes
+        if self.inbox.is_empty() {
+            self.inbox = bytes;
         } else {
-            Bytes::from([&*self.inbox, &*bytes].concat())
-        };
+            // Nobody else holds a part of an incomplete head: it grows where it is.
+            let mut grown = BytesMut::from(std::mem::take(&mut self.inbox));
+            grown.extend_from_slice(&bytes);
+            self.inbox = grown.freeze();
+        }
         Poll::Ready(Ok(some))
     }
 
