@@ -5,11 +5,16 @@
 //! trace then.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::canon::hex;
 
 /// The length of the field in version 00.
 pub const LENGTH: usize = 55;
+/// Where the trace id stands in it.
+pub const TRACE_ID: Range<usize> = 3..35;
+/// Where the parent id stands in it.
+pub const PARENT_ID: Range<usize> = 36..52;
 
 /// One position in a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,27 +61,12 @@ impl TraceParent {
 
     /// Writes the field value in version 00 into `out` and returns it as text.
     pub fn write<'a>(&self, out: &'a mut [u8; LENGTH]) -> &'a str {
-        let ids = self.trace_id.iter().map(Some).chain([None]);
-        let bytes = ids.chain(self.parent_id.iter().map(Some)).chain([None]);
-        let flags = self.flags & KNOWN_FLAGS;
-        let mut slots = out.iter_mut();
-        let mut put = |byte: u8| {
-            if let Some(slot) = slots.next() {
-                *slot = byte;
-            }
-        };
-        for byte in *b"00-" {
-            put(byte);
-        }
-        for byte in bytes.chain([Some(&flags)]) {
-            match byte {
-                Some(byte) => {
-                    put(digit(byte >> 4));
-                    put(digit(byte & 15));
-                }
-                None => put(b'-'),
-            }
-        }
+        *out = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        let (trace_id, rest) = out.split_at_mut(TRACE_ID.end);
+        let (parent_id, flags) = rest.split_at_mut(PARENT_ID.end - TRACE_ID.end);
+        write_hex(&self.trace_id, trace_id.split_at_mut(TRACE_ID.start).1);
+        write_hex(&self.parent_id, parent_id.split_at_mut(1).1);
+        write_hex(&[self.flags & KNOWN_FLAGS], flags.split_at_mut(1).1);
         std::str::from_utf8(out).unwrap_or_default()
     }
 }
@@ -107,10 +97,12 @@ fn read<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     Some(out)
 }
 
-const fn digit(value: u8) -> u8 {
-    match value {
-        0..=9 => b'0' + value,
-        _ => b'a' + (value & 15) - 10,
+/// Writes two lower-case digits for each byte, as many as there is room for.
+pub fn write_hex(bytes: &[u8], out: &mut [u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or(b'0');
+    for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use sluice_engine::matcher::MethodSet;
+use sluice_engine::trace::write_hex;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::Meter;
@@ -249,14 +250,8 @@ pub(crate) struct Hex<const N: usize>([u8; N]);
 
 impl<const N: usize> Hex<N> {
     fn new(bytes: &[u8]) -> Self {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut out = [b'0'; N];
-        for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
-            if let [high, low] = pair {
-                *high = DIGITS.get(usize::from(byte >> 4)).copied().unwrap_or(b'0');
-                *low = DIGITS.get(usize::from(byte & 15)).copied().unwrap_or(b'0');
-            }
-        }
+        write_hex(bytes, &mut out);
         Self(out)
     }
 

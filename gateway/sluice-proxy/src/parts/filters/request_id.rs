@@ -2,14 +2,12 @@
 //! `X-Trace-Id`, `X-Span-Id` and the request id for the service, and the trace id and request id for
 //! the client.
 
-use std::ops::Range;
-
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sluice_engine::trace::{LENGTH, TraceParent};
+use sluice_engine::trace::{LENGTH, PARENT_ID, TRACE_ID, TraceParent};
 
 use super::{Flow, Hooks};
 use crate::base::body::Body;
@@ -24,9 +22,6 @@ static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 static X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 static X_SPAN_ID: HeaderName = HeaderName::from_static("x-span-id");
-/// Where the ids stand in `traceparent`.
-const TRACE: Range<usize> = 3..35;
-const SPAN: Range<usize> = 36..52;
 /// Longest id taken over from a peer.
 const MAX_ID: usize = 64;
 
@@ -175,7 +170,7 @@ impl Texts {
         parent.write(&mut buffer);
         let text = Bytes::copy_from_slice(&buffer);
         let part = |range| HeaderValue::from_maybe_shared(text.slice(range)).ok();
-        Some(Self { parent: part(0..LENGTH)?, trace: part(TRACE)?, span: part(SPAN)? })
+        Some(Self { parent: part(0..LENGTH)?, trace: part(TRACE_ID)?, span: part(PARENT_ID)? })
     }
 }
 
