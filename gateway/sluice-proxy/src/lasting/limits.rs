@@ -2,6 +2,7 @@
 //! a route, a group or the whole gateway) and outlives reloads; its numbers come with each call.
 
 use std::hash::{BuildHasher, Hash};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -22,6 +23,8 @@ const ROOMY: usize = CAPACITY / 4 * 3;
 pub(crate) struct Table {
     seeds: (RandomState, RandomState),
     counters: DashMap<u128, Slot, RandomState>,
+    /// Keys held, or a few more while some are being forgotten: the map's own count visits all its parts.
+    held: AtomicUsize,
 }
 
 struct Slot {
@@ -34,37 +37,38 @@ impl Table {
         Self {
             seeds: (RandomState::default(), RandomState::default()),
             counters: DashMap::with_hasher(RandomState::default()),
+            held: AtomicUsize::new(0),
         }
     }
 
     /// Counts one call of `key` under `rules`.
     pub(crate) fn hit(&self, key: &[u8], rules: &Rules, now: Moment) -> Verdict {
         let hashed = self.hash(key);
-        if self.counters.len() >= CAPACITY && !self.counters.contains_key(&hashed) {
+        if self.held.load(Ordering::Relaxed) >= CAPACITY && !self.counters.contains_key(&hashed) {
             self.make_room(rules.per, now);
         }
-        let mut slot = self
-            .counters
-            .entry(hashed)
-            .or_insert_with(|| Slot { counter: Counter::default(), last: now });
+        let mut slot = self.counters.entry(hashed).or_insert_with(|| {
+            self.held.fetch_add(1, Ordering::Relaxed);
+            Slot { counter: Counter::default(), last: now }
+        });
         slot.last = now;
         slot.counter.hit(rules, now, 1)
     }
 
     /// Keys held now.
     pub(crate) fn len(&self) -> usize {
-        self.counters.len()
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Forgets keys whose windows have passed wholly: they count for nothing.
     pub(crate) fn expire(&self, per: Duration, now: Moment) {
         let horizon = per.saturating_mul(2);
-        self.counters.retain(|_, slot| now.saturating_since(slot.last) < horizon);
+        self.keep(|slot| now.saturating_since(slot.last) < horizon);
     }
 
     fn make_room(&self, per: Duration, now: Moment) {
         self.expire(per, now);
-        if self.counters.len() <= ROOMY {
+        if self.len() <= ROOMY {
             return;
         }
         // Nearly everything is fresh: halve by age. A pass over all keys must make room for many new
@@ -73,7 +77,17 @@ impl Table {
         let middle = ages.len() / 2;
         let (_, median, _) = ages.select_nth_unstable(middle);
         let cut = *median;
-        self.counters.retain(|_, slot| slot.last > cut);
+        self.keep(|slot| slot.last > cut);
+    }
+
+    fn keep(&self, wanted: impl Fn(&Slot) -> bool) {
+        self.counters.retain(|_, slot| {
+            let kept = wanted(slot);
+            if !kept {
+                self.held.fetch_sub(1, Ordering::Relaxed);
+            }
+            kept
+        });
     }
 
     fn hash(&self, key: &[u8]) -> u128 {
@@ -115,6 +129,7 @@ mod tests {
             table.hit(&key.to_be_bytes(), &rules, Moment::from_nanos(key));
         }
         assert!(table.len() <= CAPACITY, "{}", table.len());
+        assert_eq!(table.len(), table.counters.len());
         table.expire(rules.per, at(1_000));
         assert_eq!(table.len(), 0);
     }

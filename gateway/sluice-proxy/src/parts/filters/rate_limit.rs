@@ -27,6 +27,11 @@ use crate::lasting::redis::Target;
 use crate::parts::env::{Env, Owner};
 use crate::parts::text::push_claim;
 
+static LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+static REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+static RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
+static MODE: HeaderName = HeaderName::from_static("x-sluice-ratelimit-mode");
+
 /// At most `limit` calls in any span of `per`, counted separately for each key.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -267,22 +272,19 @@ impl Hooks for RateLimit {
     fn on_response(&self, cx: &mut Cx, response: &mut Response<Body>) {
         let Some(state) = cx.limit.take() else { return };
         let headers = response.headers_mut();
-        headers.insert(HeaderName::from_static("ratelimit-limit"), HeaderValue::from(state.limit));
-        headers.insert(
-            HeaderName::from_static("ratelimit-remaining"),
-            HeaderValue::from(state.remaining),
-        );
-        headers.insert(
-            HeaderName::from_static("ratelimit-reset"),
-            HeaderValue::from(whole_seconds(state.reset)),
-        );
+        headers.insert(&LIMIT, number(state.limit));
+        headers.insert(&REMAINING, number(state.remaining));
+        headers.insert(&RESET, number(whole_seconds(state.reset)));
         if let Some(mode) = state.mode {
-            headers.insert(
-                HeaderName::from_static("x-sluice-ratelimit-mode"),
-                HeaderValue::from_static(mode),
-            );
+            headers.insert(&MODE, HeaderValue::from_static(mode));
         }
     }
+}
+
+/// A number as a field's value; `http`'s own conversion allocates twice.
+fn number(number: u64) -> HeaderValue {
+    let mut buffer = itoa::Buffer::new();
+    HeaderValue::from_str(buffer.format(number)).unwrap_or_else(|_| HeaderValue::from(number))
 }
 
 /// A limit key under construction: length-prefixed parts, so that no two tuples are alike.
