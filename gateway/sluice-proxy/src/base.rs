@@ -10,6 +10,7 @@ pub(crate) mod hop;
 pub(crate) mod http1;
 pub(crate) mod problem;
 pub(crate) mod respond;
+pub(crate) mod seat;
 pub(crate) mod signals;
 pub(crate) mod units;
 pub(crate) mod yaml;

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::accept;
 use super::shared::{Command, Shared};
-use crate::base::{clock, deadline};
+use crate::base::{clock, deadline, seat};
 use crate::lasting::pool::Pools;
 use crate::lasting::redis;
 use crate::lasting::tasks::{self, Kind};
@@ -36,6 +36,7 @@ pub(crate) fn run(
     let Some(shard) = shared.workshop.metrics.workers.get(index).map(Arc::clone) else {
         return Ok(());
     };
+    seat::take(index);
     let siblings = shared.workshop.metrics.workers.len();
     let others = Arc::downgrade(shared);
     let pools = Pools::new(Box::new(move |link| {

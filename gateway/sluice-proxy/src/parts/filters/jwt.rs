@@ -26,6 +26,8 @@ pub(crate) mod keys;
 use cache::Cache;
 use keys::{KeyConfig, Keys};
 
+/// RFC 6750 section 2.1, with the blank behind it.
+const BEARER: &[u8] = b"bearer ";
 /// Longest token accepted, bytes.
 const MAX_TOKEN: usize = 8 * 1024;
 
@@ -63,7 +65,7 @@ pub(crate) struct Config {
     /// Whether the token itself is passed on to the service.
     #[serde(default = "default_forward")]
     forward_token: bool,
-    /// Verified tokens remembered until they expire; 0 turns this off.
+    /// Verified tokens remembered by each worker until they expire; 0 turns this off.
     #[serde(default = "default_cache")]
     cache: usize,
 }
@@ -180,33 +182,32 @@ impl Jwt {
         self.copies.iter().map(|(name, _)| name)
     }
 
-    fn token<'h>(&self, headers: &'h HeaderMap) -> Result<&'h str, Fault> {
+    fn token<'h>(&self, headers: &'h HeaderMap) -> Result<&'h [u8], Fault> {
         let mut values = headers.get_all(&self.header).iter();
         let value = values.next().ok_or(Fault::TokenMissing)?;
         if values.next().is_some() {
             return Err(Fault::TokenAmbiguous);
         }
-        let text = value.to_str().map_err(|_| Fault::TokenInvalid)?;
-        let token = if self.header == AUTHORIZATION {
-            let (scheme, token) = text.split_once(' ').ok_or(Fault::TokenInvalid)?;
-            if !scheme.eq_ignore_ascii_case("bearer") {
+        let mut token = value.as_bytes();
+        if self.header == AUTHORIZATION {
+            let scheme = token.split_off(..BEARER.len()).ok_or(Fault::TokenInvalid)?;
+            if !scheme.eq_ignore_ascii_case(BEARER) {
                 return Err(Fault::TokenInvalid);
             }
-            token.trim_start_matches(' ')
-        } else {
-            text
-        };
+            token = token.trim_ascii_start();
+        }
         if token.is_empty() || token.len() > MAX_TOKEN {
             return Err(Fault::TokenInvalid);
         }
         Ok(token)
     }
 
-    fn verify(&self, token: &str, now: u64) -> Result<Arc<Principal>, Fault> {
-        let claims = self.keys.verify(token)?;
+    fn verify(&self, token: &[u8], now: u64) -> Result<Arc<Principal>, Fault> {
+        let text = std::str::from_utf8(token).map_err(|_| Fault::TokenInvalid)?;
+        let claims = self.keys.verify(text)?;
         let expires = self.checks.check(&claims, now)?;
         let principal = Arc::new(Principal { claims });
-        self.cache.put(token, &principal, expires, now);
+        self.cache.put(token, &principal, expires);
         Ok(principal)
     }
 

@@ -1,26 +1,65 @@
 //! Tokens that were verified already, so that a signature is checked once and not on every request.
 //! An entry holds the whole token and is compared with it; it dies when the token expires, and the
 //! cache dies with the filter, so changed keys or rules start empty.
+//!
+//! Each worker has a part of its own, so a hit writes nothing that another worker reads.
 
-use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
 use crate::base::cx::Principal;
+use crate::base::seat;
 
 pub(super) struct Cache {
+    /// Entries of a part at most.
     capacity: usize,
     seed: RandomState,
-    entries: DashMap<u64, Entry, RandomState>,
+    parts: Box<[Padded]>,
+}
+
+/// A part never shares a cache line with its neighbour.
+#[repr(align(128))]
+#[derive(Default)]
+struct Padded(Mutex<Part>);
+
+/// Entries stand in a row, over which a hand goes round when a place is needed: it takes away a mark from
+/// each entry that was used since it came by, and takes the place of the first without one (CLOCK;
+/// Corbató, A Paging Experiment with the Multics System, 1968).
+#[derive(Default)]
+struct Part {
+    places: HashMap<u64, usize, BuildHasherDefault<Hashed>>,
+    entries: Vec<Entry>,
+    hand: usize,
 }
 
 struct Entry {
-    token: Box<str>,
+    hash: u64,
+    token: Box<[u8]>,
     principal: Arc<Principal>,
     /// Seconds since 1970.
     expires: u64,
+    used: bool,
+}
+
+/// Keys are hashes under a random seed already.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
 }
 
 impl std::fmt::Debug for Cache {
@@ -30,35 +69,75 @@ impl std::fmt::Debug for Cache {
 }
 
 impl Cache {
+    /// For `capacity` tokens on each worker; 0 remembers none.
     pub(super) fn new(capacity: usize) -> Self {
-        Self {
-            capacity,
-            seed: RandomState::default(),
-            entries: DashMap::with_hasher(RandomState::default()),
-        }
+        let parts = (0..seat::COUNT).map(|_| Padded::default()).collect();
+        Self { capacity, seed: RandomState::default(), parts }
     }
 
-    pub(super) fn get(&self, token: &str, now: u64) -> Option<Arc<Principal>> {
+    pub(super) fn get(&self, token: &[u8], now: u64) -> Option<Arc<Principal>> {
         if self.capacity == 0 {
             return None;
         }
-        let entry = self.entries.get(&self.seed.hash_one(token))?;
-        (*entry.token == *token && entry.expires > now).then(|| Arc::clone(&entry.principal))
+        self.part()?.get(self.seed.hash_one(token), token, now)
     }
 
-    pub(super) fn put(&self, token: &str, principal: &Arc<Principal>, expires: u64, now: u64) {
+    pub(super) fn put(&self, token: &[u8], principal: &Arc<Principal>, expires: u64) {
         if self.capacity == 0 {
             return;
         }
-        if self.entries.len() >= self.capacity {
-            self.entries.retain(|_, entry| entry.expires > now);
+        let hash = self.seed.hash_one(token);
+        let principal = Arc::clone(principal);
+        let entry = Entry { hash, token: token.into(), principal, expires, used: false };
+        if let Some(mut part) = self.part() {
+            part.put(entry, self.capacity);
         }
-        if self.entries.len() >= self.capacity {
-            // All of them are valid still: start over rather than keep an order for every hit.
-            self.entries.clear();
+    }
+
+    /// The part of this worker. More workers than parts share some; a panic leaves a part whole.
+    fn part(&self) -> Option<MutexGuard<'_, Part>> {
+        let part = self.parts.get(seat::number() % self.parts.len().max(1))?;
+        Some(part.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Part {
+    fn get(&mut self, hash: u64, token: &[u8], now: u64) -> Option<Arc<Principal>> {
+        let entry = self.entries.get_mut(*self.places.get(&hash)?)?;
+        if *entry.token != *token || entry.expires <= now {
+            return None;
         }
-        let entry = Entry { token: token.into(), principal: Arc::clone(principal), expires };
-        self.entries.insert(self.seed.hash_one(token), entry);
+        entry.used = true;
+        Some(Arc::clone(&entry.principal))
+    }
+
+    fn put(&mut self, entry: Entry, capacity: usize) {
+        let place = match self.places.get(&entry.hash) {
+            Some(place) => *place,
+            None if self.entries.len() < capacity => self.entries.len(),
+            None => self.free(),
+        };
+        self.places.insert(entry.hash, place);
+        match self.entries.get_mut(place) {
+            Some(old) => *old = entry,
+            None => self.entries.push(entry),
+        }
+    }
+
+    /// Forgets an entry, and tells where it stood.
+    fn free(&mut self) -> usize {
+        loop {
+            let place = self.hand;
+            self.hand = (place + 1) % self.entries.len().max(1);
+            match self.entries.get_mut(place) {
+                Some(entry) if entry.used => entry.used = false,
+                Some(entry) => {
+                    self.places.remove(&entry.hash);
+                    return place;
+                }
+                None => return place,
+            }
+        }
     }
 }
 
@@ -73,19 +152,48 @@ mod tests {
     #[test]
     fn an_entry_dies_with_its_token() {
         let cache = Cache::new(2);
-        cache.put("a", &principal(), 100, 0);
-        assert!(cache.get("a", 99).is_some());
-        assert!(cache.get("a", 100).is_none());
-        assert!(cache.get("b", 0).is_none());
+        cache.put(b"a", &principal(), 100);
+        assert!(cache.get(b"a", 99).is_some());
+        assert!(cache.get(b"a", 100).is_none());
+        assert!(cache.get(b"b", 0).is_none());
+        cache.put(b"a", &principal(), 200);
+        assert!(cache.get(b"a", 100).is_some(), "verified anew, it lives on");
     }
 
     #[test]
-    fn the_cache_is_bounded() {
-        let cache = Cache::new(2);
-        for token in ["a", "b", "c"] {
-            cache.put(token, &principal(), 100, 0);
+    fn the_cache_is_bounded_and_keeps_what_is_used() {
+        let cache = Cache::new(100);
+        cache.put(b"kept", &principal(), 100);
+        for token in 0..1_000_u32 {
+            cache.put(&token.to_be_bytes(), &principal(), 100);
+            assert!(cache.get(b"kept", 0).is_some(), "used all the time, forgotten at {token}");
         }
-        assert!(cache.entries.len() <= 2);
-        assert!(cache.get("c", 0).is_some());
+        let part = cache.part().unwrap();
+        assert_eq!((part.entries.len(), part.places.len()), (100, 100));
+        assert!(part.places.iter().all(|(hash, place)| part.entries[*place].hash == *hash));
+    }
+
+    #[test]
+    fn a_full_cache_whose_entries_are_all_used_takes_a_new_one() {
+        let cache = Cache::new(3);
+        for token in [b"a", b"b", b"c"] {
+            cache.put(token, &principal(), 100);
+            assert!(cache.get(token, 0).is_some());
+        }
+        cache.put(b"d", &principal(), 100);
+        assert!(cache.get(b"d", 0).is_some());
+    }
+
+    #[test]
+    fn workers_do_not_share() {
+        let cache = Arc::new(Cache::new(10));
+        cache.put(b"a", &principal(), 100);
+        let other = Arc::clone(&cache);
+        let seen = std::thread::spawn(move || {
+            seat::take(1);
+            other.get(b"a", 0).is_some()
+        });
+        assert!(!seen.join().unwrap());
+        assert!(cache.get(b"a", 0).is_some());
     }
 }
