@@ -28,6 +28,7 @@ use super::gate::Gate;
 use crate::base::body::Body;
 use crate::base::clock::{self, Moment};
 use crate::base::clocks::{Clocks, Expired, Limits, Watched};
+use crate::base::deadline::Deadline;
 use crate::base::fault::Fault;
 use crate::base::signals::Signals;
 use crate::lasting::telemetry::metrics;
@@ -88,7 +89,7 @@ where
             Next::Nothing => return,
         }
         let mut connection = build(gate, service, head);
-        let outcome = watch.drive(&mut *connection, sleep.as_mut()).await;
+        let outcome = watch.drive(&mut *connection).await;
         // Nothing is left of a connection that has become a tunnel.
         let Some(parts) = take_down(*connection) else { return };
         (gate, service) = parts;
@@ -235,23 +236,22 @@ impl Watch {
         }
     }
 
-    /// Lets hyper work until it is at rest, or done.
-    async fn drive<C: Graceful>(
-        &mut self,
-        connection: &mut C,
-        mut sleep: Pin<&mut Sleep>,
-    ) -> Outcome {
-        sleep.as_mut().reset(clock::deadline(clock::now().after(PARK_AFTER)));
+    /// Lets hyper work until it is at rest, or done. This is polled whenever anything happens on the
+    /// connection, so what is looked at beside hyper costs next to nothing: the end of the program is
+    /// noticed with the next event, or look.
+    async fn drive<C: Graceful>(&mut self, connection: &mut C) -> Outcome {
+        let mut alarm = Deadline::at(clock::now().after(PARK_AFTER));
         loop {
-            let event = tokio::select! {
-                biased;
-                done = poll_fn(|cx| advance(connection, &self.clocks.signals, cx)) => {
-                    Event::Done(done.err())
+            let event = poll_fn(|cx| {
+                if let Poll::Ready(done) = advance(connection, &self.clocks.signals, cx) {
+                    return Poll::Ready(Event::Done(done.err()));
                 }
-                _ = self.draining.wait_for(|drain| *drain), if !self.ending => Event::Drain,
-                () = sleep.as_mut() => Event::Look,
-            };
-            match event {
+                if !self.ending && self.draining.has_changed().unwrap_or(true) {
+                    return Poll::Ready(Event::Drain);
+                }
+                alarm.poll(cx).map(|()| Event::Look)
+            });
+            match event.await {
                 Event::Done(None) => return Outcome::Closed,
                 Event::Done(error) => return Outcome::Failed(error),
                 Event::Drain => {
@@ -262,7 +262,7 @@ impl Watch {
                     }
                 }
                 Event::Look => match self.look(connection).await {
-                    Ok(next) => sleep.as_mut().reset(clock::deadline(next)),
+                    Ok(next) => alarm = Deadline::at(next),
                     Err(outcome) => return outcome,
                 },
             }
