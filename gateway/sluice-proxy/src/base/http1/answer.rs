@@ -12,6 +12,8 @@ use crate::base::hop;
 
 /// Fields of an answer.
 const MAX_FIELDS: usize = 100;
+/// Fields that may yet be added to an answer before its map has to grow.
+const ROOM: usize = 8;
 /// Fields of a trailer section.
 const MAX_TRAILERS: usize = 64;
 
@@ -94,7 +96,7 @@ fn read_fields(
     bytes: &Bytes,
     parsed: &[httparse::Header<'_>],
 ) -> Result<(HeaderMap, Facts), Malformed> {
-    let mut fields = HeaderMap::with_capacity(parsed.len());
+    let mut fields = HeaderMap::with_capacity(parsed.len() + ROOM);
     let mut facts = Facts::default();
     for field in parsed {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed)?;
