@@ -3,6 +3,7 @@
 pub(crate) mod accept;
 pub(crate) mod admin;
 pub(crate) mod app;
+pub(crate) mod balance;
 pub(crate) mod connection;
 pub(crate) mod input;
 pub(crate) mod listeners;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
+use super::balance::Underway;
 pub use super::input::{Environment, Origin};
 pub use super::reload::Rejected;
 use super::reload::{Reloader, load};
@@ -112,6 +113,7 @@ fn prepare(options: &Options, workers: usize) -> Result<(Arc<Shared>, Started), 
         workshop,
         status: Status::default(),
         workers: Mutex::default(),
+        underway: Underway::new(workers),
         log: Mutex::default(),
     });
     Ok((shared, facts))

@@ -243,6 +243,11 @@ fn clients(shared: &Shared, out: &mut Vec<MetricFamily>) {
     let tunnels = metrics.sum(|w| &w.tunnels_opened);
     for (name, help, count) in [
         ("sluice_client_connections_accepted_total", "Client connections accepted.", opened),
+        (
+            "sluice_client_connections_handed_total",
+            "Client connections handed to another worker.",
+            metrics.sum(|w| &w.connections_handed),
+        ),
         ("sluice_accept_errors_total", "Failed accepts.", metrics.sum(|w| &w.accept_errors)),
         (
             "sluice_tls_handshake_errors_total",
@@ -266,14 +271,18 @@ fn clients(shared: &Shared, out: &mut Vec<MetricFamily>) {
         family.done(out);
     }
     let mut open = Family::gauge("sluice_client_connections", "Client connections open.");
-    open.add(&[], opened.saturating_sub(metrics.sum(|w| &w.connections_closed)));
+    open.add(&[], metrics.workers.iter().map(|worker| worker.open_connections()).sum());
     open.done(out);
+    let mut each = Family::gauge("sluice_worker_connections", "Client connections by worker.");
+    for (index, worker) in metrics.workers.iter().enumerate() {
+        each.add(&[("worker", &index.to_string())], worker.open_connections());
+    }
+    each.done(out);
     let mut parked = Family::gauge(
         "sluice_client_connections_parked",
         "Client connections that wait for a request and hold no buffers.",
     );
-    let waiting = metrics.sum(|w| &w.connections_parked);
-    parked.add(&[], waiting.saturating_sub(metrics.sum(|w| &w.connections_unparked)));
+    parked.add(&[], metrics.workers.iter().map(|worker| worker.parked_connections()).sum());
     parked.done(out);
     let mut broken = Family::counter(
         "sluice_client_protocol_errors_total",

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::balance::{Handed, Underway};
 use crate::base::clock;
 use crate::lasting::telemetry::access::{Log, Writer};
 use crate::snapshot::compile::Workshop;
@@ -18,6 +19,7 @@ pub(crate) struct Shared {
     pub(crate) status: Status,
     /// Where to send commands to each worker.
     pub(crate) workers: Mutex<Vec<UnboundedSender<Command>>>,
+    pub(crate) underway: Underway,
     pub(crate) log: Mutex<Option<Arc<Writer>>>,
 }
 
@@ -25,6 +27,8 @@ pub(crate) struct Shared {
 pub(crate) enum Command {
     /// Accept on these sockets too; each belongs to the listener of that name.
     Listen(Vec<(Arc<str>, TcpListener)>),
+    /// Serve a connection that another worker has accepted.
+    Serve(Handed),
     /// Accept no more for these listeners; open connections stay.
     Unlisten(Vec<Arc<str>>),
     /// Write the access log there from now on.
@@ -59,6 +63,14 @@ impl Shared {
         for (index, worker) in workers.iter().enumerate() {
             // A worker that is gone needs no commands.
             let _ = worker.send(make(index));
+        }
+    }
+
+    /// Sends a command to one worker.
+    pub(crate) fn command_one(&self, worker: usize, command: Command) {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(worker) = workers.get(worker) {
+            let _ = worker.send(command);
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::accept;
+use super::accept::{self, Door};
 use super::shared::{Command, Shared};
 use crate::base::{clock, deadline, seat};
 use crate::lasting::pool::Pools;
@@ -46,12 +46,16 @@ pub(crate) fn run(
     }));
     runtime.block_on(async {
         let worker = Rc::new(Worker::new(index, siblings, &shared.live, pools, shard));
-        serve(&worker, commands).await;
+        serve(&worker, shared, commands).await;
     });
     Ok(())
 }
 
-async fn serve(worker: &Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
+async fn serve(
+    worker: &Rc<Worker>,
+    shared: &Arc<Shared>,
+    mut commands: UnboundedReceiver<Command>,
+) {
     let (drain, draining) = watch::channel(false);
     let mut accepting: HashMap<Arc<str>, JoinHandle<()>> = HashMap::new();
     let mut tick = tokio::time::interval(TICK);
@@ -61,14 +65,21 @@ async fn serve(worker: &Rc<Worker>, mut commands: UnboundedReceiver<Command>) {
         tokio::select! {
             command = commands.recv() => match command {
                 Some(Command::Listen(sockets)) => for (name, socket) in sockets {
-                    let accept = accept::run(
-                        Rc::clone(worker), Arc::clone(&name), socket, draining.clone(),
-                    );
-                    let task = tasks::local(Kind::Worker, accept);
+                    let door = Door {
+                        worker: Rc::clone(worker),
+                        shared: Arc::clone(shared),
+                        name: Arc::clone(&name),
+                        draining: draining.clone(),
+                    };
+                    let task = tasks::local(Kind::Worker, door.accept(socket));
                     if let Some(old) = accepting.insert(name, task) {
                         old.abort();
                     }
                 },
+                Some(Command::Serve(handed)) => {
+                    shared.underway.taken(worker.index);
+                    accept::take(worker, handed, draining.clone());
+                }
                 Some(Command::Unlisten(names)) => for name in names {
                     if let Some(task) = accepting.remove(&name) {
                         task.abort();

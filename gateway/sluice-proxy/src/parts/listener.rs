@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::env::Env;
 use super::tls::{self, Certificates};
@@ -29,6 +29,21 @@ pub(crate) struct Config {
     /// Size limits of client connections.
     #[serde(default)]
     pub(crate) limits: Limits,
+    /// How connections are spread over the workers.
+    #[serde(default)]
+    pub(crate) connection_balance: ConnectionBalance,
+}
+
+/// How connections are spread over the workers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ConnectionBalance {
+    /// By the kernel, which hashes addresses: nothing is handed over, and many connections spread well.
+    #[default]
+    ReusePort,
+    /// To the worker with the fewest connections in use. For few and long-lived connections, such as those
+    /// of another proxy in front.
+    LeastConnections,
 }
 
 /// Time limits of a client connection. None can be switched off.
@@ -93,6 +108,7 @@ pub(crate) struct Listener {
     pub(crate) tls: Option<ListenerTls>,
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
+    pub(crate) connection_balance: ConnectionBalance,
 }
 
 /// TLS of a listener as compiled.
@@ -141,6 +157,7 @@ impl Config {
             tls,
             timeouts: self.timeouts,
             limits: self.limits,
+            connection_balance: self.connection_balance,
         })
     }
 

@@ -19,6 +19,7 @@ mod access_log;
 mod admin;
 mod admission;
 mod answers;
+mod balance;
 mod cancel;
 mod configs;
 mod discovery;

@@ -83,6 +83,8 @@ pub(crate) struct Worker {
     pub(crate) finished: Count,
     pub(crate) connections_opened: Count,
     pub(crate) connections_closed: Count,
+    /// Of those it accepted, handed to another worker.
+    pub(crate) connections_handed: Count,
     pub(crate) connections_parked: Count,
     pub(crate) connections_unparked: Count,
     /// Ended by what hyper's HTTP/1 parser does not take, although the gate did.
@@ -107,6 +109,7 @@ impl Worker {
             finished: Count::default(),
             connections_opened: Count::default(),
             connections_closed: Count::default(),
+            connections_handed: Count::default(),
             connections_parked: Count::default(),
             connections_unparked: Count::default(),
             http1_broken: Count::default(),
@@ -119,6 +122,16 @@ impl Worker {
             tunnels_closed: Count::default(),
             retries: Count::default(),
         }
+    }
+
+    /// Client connections open now.
+    pub(crate) fn open_connections(&self) -> u64 {
+        self.connections_opened.get().saturating_sub(self.connections_closed.get())
+    }
+
+    /// Those of them that wait for a request.
+    pub(crate) fn parked_connections(&self) -> u64 {
+        self.connections_parked.get().saturating_sub(self.connections_unparked.get())
     }
 
     pub(crate) fn request(&self, method: usize, status: StatusCode) {
