@@ -26,8 +26,9 @@ const MAX_HEAD: usize = 64 * 1024;
 const MAX_INTERIM: u32 = 16;
 /// Bytes of the buffer that all connections of a thread read into when little is expected.
 const SCRATCH: usize = 16 * 1024;
-/// Bytes read at once when much is expected.
-const BULK: usize = 64 * 1024;
+/// Bytes read at once at most, when that much is expected. A reader that is not read from itself holds so
+/// much.
+const BULK: usize = 256 * 1024;
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
@@ -46,8 +47,9 @@ struct Wire {
     /// What is left of the answer's body; `None` before its head was read.
     body: Option<Framing>,
     trailers: Vec<u8>,
-    /// Whether the last read filled its buffer, so that the next one should be larger.
-    bulk: bool,
+    /// Bytes to read next at most: twice as many after each read that took all it could, so that nobody
+    /// holds a large buffer who has not read as much before.
+    reach: usize,
     keep: bool,
     idle: Option<Duration>,
     to_head: bool,
@@ -209,7 +211,7 @@ impl Wire {
             inbox: Bytes::new(),
             body: None,
             trailers: Vec::new(),
-            bulk: false,
+            reach: SCRATCH,
             keep: false,
             idle: None,
             to_head: false,
@@ -223,7 +225,7 @@ impl Wire {
     fn begin(&mut self, head: Head<'_>, body: Upload) {
         self.body = None;
         self.keep = false;
-        self.bulk = false;
+        self.reach = SCRATCH;
         self.seen = false;
         self.interim = 0;
         self.heard = 0;
@@ -371,12 +373,18 @@ impl Wire {
     /// is empty otherwise.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Failure>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(Failure::Died)) };
-        let read = if self.bulk { read_much(stream, cx) } else { read_little(stream, cx) };
+        let read = match self.reach {
+            SCRATCH => read_little(stream, cx),
+            reach => read_much(stream, reach, cx),
+        };
         let bytes = match ready!(read) {
             Ok(bytes) => bytes,
             Err(error) => return Poll::Ready(Err(Failure::of(&error))),
         };
-        self.bulk = bytes.len() >= SCRATCH;
+        self.reach = match bytes.len() {
+            read if read >= self.reach => (self.reach * 2).min(BULK),
+            read => read.next_power_of_two().max(SCRATCH),
+        };
         let some = !bytes.is_empty();
         if self.inbox.is_empty() {
             self.inbox = bytes;
@@ -406,11 +414,12 @@ fn read_little(stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<Byt
     })
 }
 
-/// Reads into a buffer that is passed on as it is.
-fn read_much(stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-    let mut bytes = BytesMut::with_capacity(BULK);
+/// Reads into a buffer that is passed on as it is, unless most of it stayed empty.
+fn read_much(stream: &mut Stream, reach: usize, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    let mut bytes = BytesMut::with_capacity(reach);
     ready!(std::pin::pin!(stream.read_buf(&mut bytes)).poll(cx))?;
-    Poll::Ready(Ok(bytes.freeze()))
+    let sparse = bytes.len() < reach / 4;
+    Poll::Ready(Ok(if sparse { Bytes::copy_from_slice(&bytes) } else { bytes.freeze() }))
 }
 
 impl Failure {

@@ -4,6 +4,7 @@
 //! it. The one rule: not a byte is handed on before it is known whether it belongs to a head, to a body
 //! or to neither.
 
+use std::cell::RefCell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -21,6 +22,13 @@ use crate::base::fault::Fault;
 const SCRATCH: usize = 4 * 1024;
 /// Bytes kept while it is open whether they are HTTP.
 const UNDECIDED: usize = 16 * 1024;
+
+/// Bytes that are cheaper to copy together than to write from several places.
+const SMALL: usize = 16 * 1024;
+
+thread_local! {
+    static GATHERED: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(SMALL));
+}
 
 /// A stream behind its gate.
 pub(super) struct Gate<S> {
@@ -317,7 +325,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let stream = Pin::new(&mut self.stream);
+        if slices.iter().map(|slice| slice.len()).sum::<usize>() > SMALL {
+            return stream.poll_write_vectored(cx, slices);
+        }
+        GATHERED.with_borrow_mut(|gathered| {
+            gathered.clear();
+            slices.iter().for_each(|slice| gathered.extend_from_slice(slice));
+            stream.poll_write(cx, gathered)
+        })
     }
 
     fn is_write_vectored(&self) -> bool {

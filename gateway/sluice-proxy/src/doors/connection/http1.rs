@@ -110,7 +110,7 @@ where
     V: HttpService<Incoming, ResBody = Body, Error = Infallible>,
 {
     let connection = http1::Builder::new()
-        .writev(false)
+        .writev(true)
         .max_buf_size(READ_BUFFER.max(head))
         .max_header_size(head)
         // Ours tell a slow head from an idle connection.
