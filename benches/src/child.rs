@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
@@ -17,6 +18,10 @@ use crate::failure::{Failure, Outcome};
 /// The processor of the proxy, and that of everything else.
 pub(crate) const PROXY: usize = 0;
 pub(crate) const LOAD: usize = 1;
+
+/// How often, and how far apart, a process that was asked to end is looked for before it is killed.
+const TRIES: u32 = 100;
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 /// What becomes the program: it raises the weight of its session (a user who may not do that gets
 /// the usual one), asks for SIGTERM when the harness dies, and goes to its processor.
@@ -134,6 +139,15 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // A build that counts what it does writes its counts at an orderly end only.
+        self.go_on();
+        self.signal(Signal::TERM);
+        for _ in 0..TRIES {
+            if self.has_ended() {
+                break;
+            }
+            std::thread::sleep(BETWEEN_TRIES);
+        }
         if let Some(group) = self.pid() {
             let _ = kill_process_group(group, Signal::KILL);
         }

@@ -2,7 +2,9 @@
 //! harness in `benches/`, which knows all options but two: without `--sluice` the tree is built, and
 //! what `--peers` leaves out is not.
 
+use std::ffi::OsStr;
 use std::path::Path;
+use std::process::Command;
 
 use crate::shell::{Failure, Shell};
 use crate::tools;
@@ -27,9 +29,14 @@ pub(crate) fn run(shell: &Shell, options: &[&str]) -> Result<(), Failure> {
             options.extend(["--sluice".to_owned(), format!("sluice={built}")]);
         }
     }
+    shell.run(harness(shell, &options))
+}
+
+/// The harness with its own options.
+pub(crate) fn harness(shell: &Shell, options: &[impl AsRef<OsStr>]) -> Command {
     let mut harness = shell.cargo(&["run", "--quiet"]);
     harness.args(HARNESS).arg("--").args(options);
-    shell.run(harness)
+    harness
 }
 
 /// Whether a proxy takes part, as far as the options say.

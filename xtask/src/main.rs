@@ -8,6 +8,7 @@ mod bench;
 mod budget;
 mod deny;
 mod gate;
+mod pgo;
 mod shell;
 mod tools;
 
@@ -24,6 +25,7 @@ usage: cargo xtask <verb>
   deny              banned crates, licences and sources, by deny.toml
   bench [OPTIONS]   Sluice beside other proxies; --help tells the options
   budget [--write]  instructions and allocations of a request, against benches/budgets.json
+  pgo               a release build guided by what the benchmarks do
   ci                lint, deny, test and budget, with the time of each
   soak              the second tier: long tests, named long_*";
 
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         ["bench", options @ ..] => bench::run(&shell, options),
         ["budget"] => budget::run(&shell, false),
         ["budget", "--write"] => budget::run(&shell, true),
+        ["pgo"] => pgo::run(&shell),
         ["ci"] => gate::ci(&shell),
         ["soak"] => gate::soak(&shell),
         ["help" | "--help" | "-h"] => {
