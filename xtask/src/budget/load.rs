@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const TRIES: u32 = 600;
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 /// Which code the C library takes must not depend on the newest of a processor's features.
-const TUNABLES: &str =
+pub(super) const TUNABLES: &str =
     "glibc.cpu.hwcaps=-AVX512F_Usable,-AVX2_Usable,-AVX_Fast_Unaligned_Load,-ERMS";
 
 /// Runs `requests` through a gateway with `filters` and tells what its worker did.
