@@ -9,6 +9,7 @@
 //! | module | decides |
 //! |---|---|
 //! | [`http1`] | where the parts of an HTTP/1.1 message begin and end |
+//! | [`http2`] | what kinds of frames an HTTP/2 client sends |
 //! | [`canon`] | what a request path really names, or that it names nothing |
 //! | [`matcher`] | which route a request takes |
 //! | [`cidr`] | whether an address is in a set, and whether it may pass |
@@ -29,6 +30,7 @@ pub mod canon;
 pub mod cidr;
 pub mod forwarded;
 pub mod http1;
+pub mod http2;
 pub mod matcher;
 pub mod moment;
 mod ring;

@@ -17,6 +17,7 @@ use super::clock::{self, Moment};
 use super::deadline::Deadline;
 use super::fault::Fault;
 use super::http1;
+use super::pace;
 
 /// What a body read can fail with; hyper only needs to know that it failed.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -231,9 +232,18 @@ pub(crate) struct Upload(Option<Sending>);
 struct Sending {
     incoming: Incoming,
     idle: Duration,
+    /// Whether the client has to keep the least pace.
+    paced: bool,
     limit: u64,
     meter: Rc<Meter>,
-    pause: Option<Deadline>,
+    pause: Option<Pause>,
+    /// How long the client was waited for in all pauses that are over.
+    waited: Duration,
+}
+
+struct Pause {
+    since: Moment,
+    end: Deadline,
 }
 
 /// What is known about a request body from outside, while hyper holds it.
@@ -255,9 +265,17 @@ impl Upload {
         Self(None)
     }
 
-    /// A body of at most `limit` bytes that may pause for `idle` at most.
-    pub(crate) fn stream(incoming: Incoming, limit: u64, idle: Duration, meter: Rc<Meter>) -> Self {
-        Self(Some(Sending { incoming, idle, limit, meter, pause: None }))
+    /// A body of at most `limit` bytes that may pause for `idle` at most, and in all for not much longer
+    /// if it is `paced`.
+    pub(crate) fn stream(
+        incoming: Incoming,
+        limit: u64,
+        idle: Duration,
+        paced: bool,
+        meter: Rc<Meter>,
+    ) -> Self {
+        let (pause, waited) = (None, Duration::ZERO);
+        Self(Some(Sending { incoming, idle, paced, limit, meter, pause, waited }))
     }
 }
 
@@ -267,12 +285,31 @@ impl Sending {
         Poll::Ready(Some(Err(fault.into())))
     }
 
+    /// Notes that the client has moved.
+    fn moved(&mut self) {
+        let now = clock::now();
+        self.meter.moved.set(now);
+        if let Some(pause) = self.pause.take() {
+            self.waited += now.saturating_since(pause.since);
+        }
+    }
+
+    /// Whether the client keeps everybody waiting for too long.
+    fn stalled(&mut self, cx: &mut Context<'_>) -> bool {
+        let (idle, waited) = (self.idle, if self.paced { self.waited } else { Duration::ZERO });
+        let bytes = self.meter.bytes.get();
+        let pause = self.pause.get_or_insert_with(|| {
+            let since = clock::now();
+            Pause { since, end: Deadline::at(since.after(pace::left(idle, bytes, waited))) }
+        });
+        pause.end.poll(cx).is_ready()
+    }
+
     fn admit(&self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match frame.into_data() {
             Ok(data) => {
                 let bytes = self.meter.bytes.get().saturating_add(data.len() as u64);
                 self.meter.bytes.set(bytes);
-                self.meter.moved.set(clock::now());
                 if bytes > self.limit {
                     return self.fail(Fault::BodyTooLarge);
                 }
@@ -299,16 +336,14 @@ impl http_body::Body for Upload {
         this.meter.waiting.set(polled.is_pending());
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
-                this.pause = None;
+                this.moved();
                 this.admit(frame)
             }
             Poll::Ready(Some(Err(error))) => {
                 this.fail(if is_gone(&error) { Fault::ClientGone } else { Fault::BodyBroken })
             }
             Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending if stalled(&mut this.pause, this.idle, cx) => {
-                this.fail(Fault::BodyTimeout)
-            }
+            Poll::Pending if this.stalled(cx) => this.fail(Fault::BodyTimeout),
             Poll::Pending => Poll::Pending,
         }
     }

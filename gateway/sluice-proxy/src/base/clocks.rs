@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::clock::{self, Moment};
+use super::pace;
 use super::signals::Signals;
 
 /// How long each may run.
@@ -33,8 +34,14 @@ pub(crate) struct Clocks {
     head_since: AtomicU64,
     /// Whether a head has come in part.
     head_begun: AtomicBool,
+    /// Since when a frame of HTTP/2 has been incomplete; 0 if none is.
+    frame_since: AtomicU64,
     /// Since when a write has been stuck; 0 if none is.
     stuck_since: AtomicU64,
+    /// How long writes were stuck since the connection was last idle, nanoseconds.
+    stuck: AtomicU64,
+    /// What was written since the first of them, bytes.
+    taken: AtomicU64,
     pub(crate) signals: Signals,
 }
 
@@ -71,6 +78,16 @@ impl Clocks {
         self.head_begun.store(false, Ordering::Relaxed);
     }
 
+    /// Whether the client owes the rest of a frame of HTTP/2.
+    pub(crate) fn owes_frame(&self, owes: bool) {
+        let was = self.frame_since.load(Ordering::Relaxed);
+        if owes && was == 0 {
+            self.frame_since.store(clock::now().nanos().max(1), Ordering::Relaxed);
+        } else if !owes && was != 0 {
+            self.frame_since.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Whether a client has begun to ask for something.
     pub(crate) fn is_amid_head(&self) -> bool {
         self.head_begun.load(Ordering::Relaxed)
@@ -78,7 +95,12 @@ impl Clocks {
 
     /// A request's head is complete.
     pub(crate) fn begin(&self) {
-        self.busy.store(self.busy.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        let others = self.busy.load(Ordering::Relaxed);
+        self.busy.store(others.wrapping_add(1), Ordering::Relaxed);
+        if others == 0 && self.stuck.load(Ordering::Relaxed) != 0 {
+            self.stuck.store(0, Ordering::Relaxed);
+            self.taken.store(0, Ordering::Relaxed);
+        }
         self.idle_since.store(0, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
     }
@@ -104,9 +126,12 @@ impl Clocks {
         limits: &Limits,
     ) -> Result<Option<Moment>, Expired> {
         let mut first: Option<Moment> = None;
+        let stuck = Duration::from_nanos(self.stuck.load(Ordering::Relaxed));
+        let write = pace::left(limits.write, self.taken.load(Ordering::Relaxed), stuck);
         for (since, limit, expired) in [
-            (&self.stuck_since, limits.write, Expired::Stuck),
+            (&self.stuck_since, write, Expired::Stuck),
             (&self.head_since, limits.head, Expired::SlowHead),
+            (&self.frame_since, limits.head, Expired::SlowHead),
             (&self.idle_since, limits.keepalive, Expired::Idle),
         ] {
             let since = since.load(Ordering::Relaxed);
@@ -140,12 +165,25 @@ impl Clocks {
         (at_rest && since != 0).then(|| Moment::from_nanos(since))
     }
 
-    fn note_write(&self, stuck: bool) {
+    fn note_write(&self, polled: &Poll<io::Result<usize>>) {
         let was = self.stuck_since.load(Ordering::Relaxed);
-        if stuck && was == 0 {
-            self.stuck_since.store(clock::now().nanos().max(1), Ordering::Relaxed);
-        } else if !stuck && was != 0 {
+        if polled.is_pending() {
+            if was == 0 {
+                self.stuck_since.store(clock::now().nanos().max(1), Ordering::Relaxed);
+            }
+            return;
+        }
+        if was != 0 {
+            let stuck = clock::now().nanos().saturating_sub(was);
+            let before = self.stuck.load(Ordering::Relaxed);
+            self.stuck.store(before.saturating_add(stuck).max(1), Ordering::Relaxed);
             self.stuck_since.store(0, Ordering::Relaxed);
+        }
+        if let Poll::Ready(Ok(written)) = polled
+            && self.stuck.load(Ordering::Relaxed) != 0
+        {
+            let taken = self.taken.load(Ordering::Relaxed).saturating_add(*written as u64);
+            self.taken.store(taken, Ordering::Relaxed);
         }
     }
 }
@@ -180,7 +218,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.clocks.note_write(polled.is_pending());
+        self.clocks.note_write(&polled);
         polled
     }
 
@@ -190,7 +228,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.clocks.note_write(polled.is_pending());
+        self.clocks.note_write(&polled);
         polled
     }
 
@@ -200,9 +238,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Flushed after the last write only, so its success is the end of being stuck.
-        let polled = Pin::new(&mut self.stream).poll_flush(cx);
-        self.clocks.note_write(polled.is_pending());
-        polled
+        let polled = Pin::new(&mut self.stream).poll_flush(cx).map_ok(|()| 0);
+        self.clocks.note_write(&polled);
+        polled.map_ok(drop)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -274,9 +312,9 @@ mod tests {
         clocks.signals.set_body(true);
         assert_eq!(clocks.resting_since(), None, "a body that outlasts its answer");
         clocks.signals.set_body(false);
-        clocks.note_write(true);
+        clocks.note_write(&Poll::Pending);
         assert_eq!(clocks.resting_since(), None, "an answer on its way out");
-        clocks.note_write(false);
+        clocks.note_write(&Poll::Ready(Ok(0)));
         clocks.signals.close();
         assert_eq!(clocks.resting_since(), None, "a stream that was closed");
     }
@@ -287,8 +325,22 @@ mod tests {
         clocks.begin();
         clocks.stuck_since.store(at(10).nanos(), Ordering::Relaxed);
         assert_eq!(clocks.look(at(40), &LIMITS), Err(Expired::Stuck));
-        clocks.note_write(false);
+        clocks.note_write(&Poll::Ready(Ok(0)));
         assert!(clocks.look(at(40), &LIMITS).is_ok());
+    }
+
+    #[test]
+    fn a_reader_that_takes_a_little_now_and_then_does_not_last() {
+        let clocks = Clocks::default();
+        clocks.begin();
+        clocks.stuck.store(at(25).nanos(), Ordering::Relaxed);
+        clocks.taken.store(128, Ordering::Relaxed);
+        clocks.stuck_since.store(at(100).nanos(), Ordering::Relaxed);
+        assert!(clocks.look(at(105), &LIMITS).is_ok(), "five seconds are left, and one was earned");
+        assert_eq!(clocks.look(at(107), &LIMITS), Err(Expired::Stuck));
+        clocks.end(at(107));
+        clocks.begin();
+        assert!(clocks.look(at(107), &LIMITS).is_ok(), "the next answer begins anew");
     }
 
     /// Takes every byte, and gets rid of none before the second flush.

@@ -30,6 +30,8 @@ pub(crate) struct Peer {
     pub(crate) port_value: HeaderValue,
     /// Largest pause within a request body.
     pub(crate) body_idle: Duration,
+    /// When it has lived for long enough: the next answer is the last.
+    pub(crate) ends: Moment,
     /// Whether the connection is TLS.
     pub(crate) secure: bool,
     /// What happens on it.

@@ -158,10 +158,16 @@ fn peer(listener: &Listener, address: SocketAddr, port: u16, place: OwnedSemapho
         listener: Arc::clone(&listener.name),
         port_value: HeaderValue::from(port),
         body_idle: listener.timeouts.body.0,
+        ends: clock::now().after(lifetime(listener.timeouts.max_age.0)),
         secure: listener.tls.is_some(),
         clocks: Clocks::start(),
         _place: place,
     }
+}
+
+/// A tenth more or less than `age`: what began together does not end together.
+fn lifetime(age: Duration) -> Duration {
+    age.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
 /// Errors of the connection that was to be accepted, not of the socket (accept(2)).

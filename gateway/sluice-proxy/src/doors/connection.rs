@@ -2,6 +2,7 @@
 //! clocks and ended in good order when the gateway stops. Below it what is spoken, and the gate that
 //! sees HTTP/1 first.
 
+mod calm;
 mod gate;
 mod http1;
 mod http2;

@@ -60,6 +60,8 @@ pub(crate) struct Timeouts {
     pub(crate) write: Span,
     /// Idle time between requests.
     pub(crate) keepalive: Span,
+    /// Age after which a connection ends in good order with its next answer, give or take a tenth.
+    pub(crate) max_age: Span,
 }
 
 impl Default for Timeouts {
@@ -71,6 +73,7 @@ impl Default for Timeouts {
             write: Span(Duration::from_secs(30)),
             // A little over a minute, as nginx has it: mobile clients pause about that long.
             keepalive: Span(Duration::from_secs(75)),
+            max_age: Span(Duration::from_secs(3600)),
         }
     }
 }
@@ -170,6 +173,12 @@ impl Config {
             ("keepalive", self.timeouts.keepalive),
         ];
         let mut whole = true;
+        let (age, day) = (self.timeouts.max_age.0, Duration::from_secs(86_400));
+        if !(Duration::from_secs(1)..=day).contains(&age) {
+            whole = false;
+            let place = at.field("timeouts").field("max_age");
+            env.problems.error(&place, "`max_age` must lie between 1s and 1d");
+        }
         for (name, span) in spans {
             let fine = Duration::from_millis(100)..=Duration::from_secs(3600);
             if !fine.contains(&span.0) {

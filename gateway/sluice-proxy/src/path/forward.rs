@@ -129,7 +129,7 @@ fn upload(record: &mut Record, body: Option<Incoming>, streaming: bool) -> Resul
     let meter = Rc::new(Meter::default());
     record.cx.upload = Some(Rc::clone(&meter));
     let idle = if streaming { STREAM_IDLE } else { record.cx.peer.body_idle };
-    Ok(Upload::stream(body, cap, idle, meter))
+    Ok(Upload::stream(body, cap, idle, !streaming, meter))
 }
 
 impl<'a> Journey<'a> {

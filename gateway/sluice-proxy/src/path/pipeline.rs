@@ -35,6 +35,7 @@ pub(crate) async fn handle(
 ) -> Response<Body> {
     let view = worker.view();
     let mut cx = Cx::begin(peer, clock::now(), view.settings.envelope);
+    let last = last || cx.started >= cx.peer.ends;
     cx.forwarded_header = view.settings.forwarded_header;
     let mut record = Box::new(Record::new(cx, worker, view));
     let (head, body) = request.into_parts();

@@ -71,6 +71,20 @@ async fn before_the_answer() {
     assert_eq!(rogue.complaints(), Vec::<String>::new());
 }
 
+/// hyper cannot tell it from a client that has left, and nor can most proxies in between.
+#[tokio::test]
+async fn h1_26_a_client_that_closes_its_writing_side_counts_as_gone() {
+    let rogue = waits_for_the_end("");
+    let gateway = Gateway::start(&passing(rogue.addr())).await;
+    let mut client = gateway.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    rogue.wait_for_heads(1).await;
+    client.half_close().await;
+    rogue.wait_for_open(0).await;
+    all_quiet(&gateway).await;
+    logged(&gateway, 499).await;
+}
+
 #[tokio::test]
 async fn before_the_answer_by_a_reset() {
     let rogue = waits_for_the_end("");
@@ -84,6 +98,7 @@ async fn before_the_answer_by_a_reset() {
     logged(&gateway, 499).await;
 }
 
+/// Shows H2-26.
 #[tokio::test]
 async fn before_the_answer_by_an_http2_stream() {
     let rogue = waits_for_the_end("");
@@ -158,6 +173,7 @@ async fn amid_the_answer_by_an_http2_connection() {
     logged(&gateway, 200).await;
 }
 
+/// Shows H1-27.
 #[tokio::test]
 async fn amid_the_upload() {
     let recorder = Recorder::start();

@@ -75,6 +75,7 @@ fn large_answer() -> (Rogue, Arc<AtomicU64>) {
 
 // === Backpressure ===
 
+/// Shows U-15.
 #[tokio::test]
 async fn a_reader_that_stalls_stalls_the_service_and_not_the_memory() {
     let (rogue, sent) = large_answer();
@@ -108,6 +109,7 @@ async fn a_reader_that_stalls_stalls_the_service_and_not_the_memory() {
     assert_eq!((&line["bytes_out"], &line["reason"]), (&LARGE.into(), &serde_json::Value::Null));
 }
 
+/// Shows H2-09.
 #[tokio::test]
 async fn an_http2_reader_that_stalls_does_so_too() {
     let (rogue, sent) = large_answer();
@@ -123,6 +125,7 @@ async fn an_http2_reader_that_stalls_does_so_too() {
     rogue.wait_for_open(0).await;
 }
 
+/// Shows U-24.
 #[tokio::test]
 async fn a_service_that_does_not_read_stalls_the_client() {
     let (release, released) = tokio::sync::watch::channel(false);
@@ -196,6 +199,7 @@ async fn pieces_are_passed_on_as_they_come() {
 
 // === Broken answers ===
 
+/// Shows U-06.
 #[tokio::test]
 async fn an_answer_that_the_service_cuts_never_looks_whole() {
     for (name, script) in [
@@ -236,6 +240,7 @@ async fn an_answer_that_the_service_cuts_never_looks_whole() {
     }
 }
 
+/// Shows U-06.
 #[tokio::test]
 async fn a_cut_over_http2_is_visible_to_an_http1_client() {
     let service = H2Upstream::start(Mode::Stall(b"some".to_vec()));
@@ -299,6 +304,7 @@ async fn without_a_filter_the_limit_is_10_mib() {
     assert_eq!(recorder.wait_for(1).await[0].body.len() as u64, limit);
 }
 
+/// Shows H1-19.
 #[tokio::test]
 async fn an_upload_that_stalls_is_given_up() {
     let recorder = Recorder::start();
@@ -315,11 +321,12 @@ async fn an_upload_that_stalls_is_given_up() {
 
     // Slow is not stalled.
     let mut client = gateway.client().await;
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\n").await;
-    assert!(client.drip([b'x'; 20], Duration::from_millis(50)).await);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 400\r\n\r\n").await;
+    assert!(client.drip([b'x'; 400], Duration::from_millis(5)).await);
     assert_eq!(client.response().await.status, 200);
 }
 
+/// Shows H1-09.
 #[tokio::test]
 async fn a_malformed_body_is_the_clients_fault() {
     let recorder = Recorder::start();
@@ -335,6 +342,8 @@ async fn a_malformed_body_is_the_clients_fault() {
 }
 
 /// The service answers before it has read the body, as it may.
+///
+/// Shows U-16.
 #[tokio::test]
 async fn an_early_answer_reaches_the_client() {
     let rogue = Rogue::start(rogue::early_answer_413());
@@ -390,6 +399,7 @@ async fn a_client_that_never_finishes_its_head_is_let_go() {
     assert_eq!(recorder.begun(), 1);
 }
 
+/// Shows H1-21.
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
     let recorder = Recorder::start();
@@ -424,6 +434,7 @@ async fn each_clock_minds_its_own_time() {
     assert_eq!(answer.text(), "ok", "an answer may take longer than a client may idle");
 }
 
+/// Shows H1-20.
 #[tokio::test]
 async fn a_client_that_never_reads_is_let_go() {
     let (rogue, sent) = large_answer();

@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Session;
+use super::calm::Calm;
 use crate::base::clock;
 use crate::base::clocks::{Expired, Watched};
 use crate::lasting::tasks::{Kind, Local};
@@ -27,9 +28,11 @@ where
 {
     let limits = session.limits();
     let Session { worker, listener, peer, mut draining } = session;
-    let clocks = Arc::clone(&peer.clocks);
+    let (clocks, ends) = (Arc::clone(&peer.clocks), peer.ends);
     let shard = Arc::clone(&worker.shard);
-    let io = TokioIo::new(Watched::new(stream, Arc::clone(&clocks)));
+    clocks.owes_frame(true);
+    let watched = Watched::new(stream, Arc::clone(&clocks));
+    let io = TokioIo::new(Calm::new(watched, Arc::clone(&clocks)));
     let service = service_fn(move |request: Request<Incoming>| {
         let handled = pipeline::handle(Rc::clone(&worker), Rc::clone(&peer), request, false);
         handled.map(Ok::<_, Infallible>)
@@ -47,13 +50,15 @@ where
         .serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
     let mut ending = false;
-    let next = clocks.look(clock::now(), &limits).unwrap_or_else(|_| clock::now());
+    let next = clocks.look(clock::now(), &limits).unwrap_or_else(|_| clock::now()).min(ends);
     let mut watchdog = std::pin::pin!(tokio::time::sleep_until(clock::deadline(next)));
     loop {
         tokio::select! {
             biased;
             done = connection.as_mut() => {
-                if let Err(error) = done && !is_of_the_stream(&error) {
+                if let Err(error) = done
+                    && (clocks.signals.is_flooded() || !is_of_the_stream(&error))
+                {
                     shard.http2_broken.add(1);
                     tracing::debug!(%error, "a client broke the rules of HTTP/2");
                 }
@@ -63,16 +68,22 @@ where
                 ending = true;
                 connection.as_mut().graceful_shutdown();
             }
-            () = watchdog.as_mut() => match clocks.look(clock::now(), &limits) {
-                Ok(next) => watchdog.as_mut().reset(clock::deadline(next)),
-                Err(Expired::Idle) if !ending => {
-                    ending = true;
-                    connection.as_mut().graceful_shutdown();
-                    // A client that ignores the farewell is cut at the next look.
-                    watchdog.as_mut().reset(clock::deadline(clock::now().after(limits.head)));
-                }
-                Err(_) => return,
-            },
+            () = watchdog.as_mut() => {
+                let now = clock::now();
+                let looked = clocks.look(now, &limits);
+                let next = match looked {
+                    _ if !ending && (now >= ends || looked == Err(Expired::Idle)) => {
+                        ending = true;
+                        connection.as_mut().graceful_shutdown();
+                        // A client that ignores the farewell is cut at the next look.
+                        now.after(limits.head)
+                    }
+                    Ok(next) if ending => next,
+                    Ok(next) => next.min(ends),
+                    Err(_) => return,
+                };
+                watchdog.as_mut().reset(clock::deadline(next));
+            }
         }
     }
 }

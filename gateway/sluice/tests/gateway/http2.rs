@@ -1,0 +1,248 @@
+//! Clients of HTTP/2 that break its rules, or keep them to the letter and mean harm.
+
+use std::time::Duration;
+
+use sluice_chaos::client;
+use sluice_chaos::recorder::{Answer, Recorder};
+
+use crate::configs::passing;
+use crate::frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, Talk, WHOLE,
+    WINDOW_UPDATE, block, frame, get,
+};
+use crate::support::Gateway;
+
+const ENHANCE_YOUR_CALM: u32 = 11;
+const REFUSED_STREAM: u32 = 7;
+
+async fn start() -> (Recorder, Gateway) {
+    let recorder = Recorder::start();
+    let gateway = Gateway::start(&passing(recorder.addr())).await;
+    (recorder, gateway)
+}
+
+/// Odd numbers, as clients number their streams.
+fn streams(count: u32) -> impl Iterator<Item = u32> {
+    (0..count).map(|n| 2 * n + 1)
+}
+
+async fn others_are_served(gateway: &Gateway) {
+    assert_eq!(client::h2c(gateway.http).await.send(client::get("/")).await.0.status, 200);
+}
+
+#[tokio::test]
+async fn h2_01_streams_that_are_reset_at_once_end_the_connection() {
+    let (_recorder, gateway) = start().await;
+    let mut talk = Talk::begin(&gateway).await;
+    let head = block(&get(&[]));
+    let mut flood = Vec::new();
+    for stream in streams(3_000) {
+        flood.extend(frame(HEADERS, WHOLE, stream, &head));
+        flood.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+    }
+    talk.say(&flood).await;
+    let goaway = talk.until(GOAWAY).await.expect("GOAWAY");
+    assert_eq!(goaway.error(), Some(ENHANCE_YOUR_CALM));
+    others_are_served(&gateway).await;
+}
+
+/// The gateway is made to reset the streams itself: by windows that do not move, and by bodies that
+/// come after the end.
+#[tokio::test]
+async fn h2_02_streams_that_the_gateway_is_made_to_reset_end_the_connection() {
+    for (kind, payload) in [(WINDOW_UPDATE, &[0; 4][..]), (DATA, b"late")] {
+        let (recorder, gateway) = start().await;
+        let mut talk = Talk::begin(&gateway).await;
+        let head = block(&get(&[]));
+        let mut flood = Vec::new();
+        for stream in streams(3_000) {
+            flood.extend(frame(HEADERS, WHOLE, stream, &head));
+            flood.extend(frame(kind, 0, stream, payload));
+        }
+        talk.say(&flood).await;
+        assert!(talk.until(GOAWAY).await.is_some(), "kind {kind}");
+        assert!(recorder.begun() < 1_000, "{} requests for the service", recorder.begun());
+        others_are_served(&gateway).await;
+    }
+}
+
+#[tokio::test]
+async fn h2_03_a_head_without_end_ends_the_connection() {
+    let (recorder, gateway) = start().await;
+    for part in [&b""[..], &block(&[("x", "y")])] {
+        let mut talk = Talk::begin(&gateway).await;
+        talk.say(&frame(HEADERS, END_STREAM, 1, &block(&get(&[])))).await;
+        talk.say(&frame(CONTINUATION, 0, 1, part).repeat(10_000)).await;
+        assert!(talk.until(GOAWAY).await.is_some(), "{} bytes each", part.len());
+    }
+    assert_eq!(recorder.begun(), 0);
+    others_are_served(&gateway).await;
+}
+
+#[tokio::test]
+async fn h2_04_empty_data_without_end_ends_the_connection() {
+    let (_recorder, gateway) = start().await;
+    let mut talk = Talk::begin(&gateway).await;
+    talk.say(&frame(HEADERS, END_HEADERS, 1, &block(&get(&[])))).await;
+    talk.say(&frame(DATA, 0, 1, &[]).repeat(20_000)).await;
+    assert!(talk.until(GOAWAY).await.is_some());
+    others_are_served(&gateway).await;
+}
+
+#[tokio::test]
+async fn h2_07_a_head_that_is_too_large_is_refused() {
+    let (recorder, gateway) = start().await;
+    let large = "x".repeat(80 * 1024);
+    let mut request = client::get("/");
+    request.headers_mut().insert("x-large", large.parse().unwrap());
+    let refused = client::h2c(gateway.http).await.try_send(request).await;
+    assert!(refused.is_err() || refused.is_ok_and(|(head, ..)| head.status == 431));
+    assert_eq!(recorder.begun(), 0);
+    others_are_served(&gateway).await;
+}
+
+#[tokio::test]
+async fn h2_08_many_small_fields_are_refused() {
+    let (recorder, gateway) = start().await;
+    let mut request = client::get("/");
+    for n in 0..300 {
+        let name = http::HeaderName::try_from(format!("x-{n}")).unwrap();
+        request.headers_mut().insert(name, "y".parse().unwrap());
+    }
+    let (head, ..) = client::h2c(gateway.http).await.send(request).await;
+    assert_eq!(head.status, 431);
+    assert_eq!(gateway.metric(r#"sluice_rejected_total{reason="head_too_large"}"#).await, 1.0);
+    assert_eq!(recorder.begun(), 0);
+}
+
+#[tokio::test]
+async fn h2_12_streams_beyond_the_limit_are_refused() {
+    let recorder = Recorder::answering(Answer::ok("late").delay(Duration::from_secs(2)));
+    let gateway = Gateway::start(&passing(recorder.addr())).await;
+    let mut talk = Talk::begin(&gateway).await;
+    let head = block(&get(&[]));
+    let all: Vec<u8> =
+        streams(103).flat_map(|stream| frame(HEADERS, WHOLE, stream, &head)).collect();
+    talk.say(&all).await;
+    for expected in [201, 203, 205] {
+        let reset = talk.until(RST_STREAM).await.expect("RST_STREAM");
+        assert_eq!((reset.stream, reset.error()), (expected, Some(REFUSED_STREAM)));
+    }
+}
+
+/// None of these may reach the service, or become a line of its own over HTTP/1.
+async fn never_forwarded(heads: &[Vec<(&str, &str)>]) {
+    let (recorder, gateway) = start().await;
+    for fields in heads {
+        let mut talk = Talk::begin(&gateway).await;
+        talk.say(&frame(HEADERS, WHOLE, 1, &block(fields))).await;
+        let mut ended = false;
+        while let Some(frame) = talk.next().await {
+            // A refusal is an answer, a reset or a farewell.
+            ended = matches!(frame.kind, HEADERS | RST_STREAM | GOAWAY);
+            if ended {
+                break;
+            }
+        }
+        assert!(ended, "{fields:?}: nothing was said");
+        assert_eq!(recorder.begun(), 0, "{fields:?} reached the service");
+    }
+    others_are_served(&gateway).await;
+}
+
+#[tokio::test]
+async fn h2_13_pseudo_header_fields_are_what_they_should_be() {
+    let without = |name: &str| get(&[]).into_iter().filter(|(n, _)| *n != name).collect();
+    never_forwarded(&[
+        without(":method"),
+        without(":scheme"),
+        without(":path"),
+        get(&[(":path", "/twice")]),
+        get(&[(":method", "POST")]),
+        get(&[(":unknown", "x")]),
+        get(&[(":status", "200")]),
+        get(&[("x", "y"), (":late", "x")]),
+        vec![(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "")],
+        vec![(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "relative")],
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn h2_14_nothing_makes_a_new_line_over_http1() {
+    never_forwarded(&[
+        get(&[("x", "a\r\nx-injected: 1")]),
+        get(&[("x", "a\nb")]),
+        get(&[("x", "a\0b")]),
+        get(&[("X-Upper", "y")]),
+        get(&[("x y", "z")]),
+        get(&[("x\r\ny", "z")]),
+        get(&[("", "z")]),
+        vec![
+            (":method", "GET /a HTTP/1.1\r\nx: y"),
+            (":scheme", "http"),
+            (":authority", "a"),
+            (":path", "/"),
+        ],
+        vec![
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", "a"),
+            (":path", "/ HTTP/1.1\r\nx: y"),
+        ],
+        vec![(":method", "GET"), (":scheme", "http"), (":authority", "a\r\nx: y"), (":path", "/")],
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn h2_15_fields_of_a_connection_have_no_place() {
+    never_forwarded(&[
+        get(&[("connection", "close")]),
+        get(&[("keep-alive", "timeout=5")]),
+        get(&[("proxy-connection", "keep-alive")]),
+        get(&[("transfer-encoding", "chunked")]),
+        get(&[("upgrade", "websocket")]),
+        get(&[("te", "gzip")]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn h2_16_a_length_is_the_length_of_the_body() {
+    let (recorder, gateway) = start().await;
+    for (length, body) in [("10", &b"short"[..]), ("3", b"longer")] {
+        let mut talk = Talk::begin(&gateway).await;
+        let fields = vec![
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":authority", "a"),
+            (":path", "/"),
+            ("content-length", length),
+        ];
+        talk.say(&frame(HEADERS, END_HEADERS, 1, &block(&fields))).await;
+        talk.say(&frame(DATA, END_STREAM, 1, body)).await;
+        assert!(talk.until(RST_STREAM).await.is_some(), "{length} for {}", body.len());
+    }
+    never_forwarded(&[get(&[("content-length", "10")])]).await;
+    assert!(recorder.requests().iter().all(|request| !request.complete));
+}
+
+#[tokio::test]
+async fn h2_18_paths_and_schemes_are_what_the_listener_serves() {
+    let with = |path, scheme| {
+        vec![(":method", "GET"), (":scheme", scheme), (":authority", "a"), (":path", path)]
+    };
+    never_forwarded(&[with("*", "http"), with("/", "ftp"), with("/", "https")]).await;
+}
+
+#[tokio::test]
+async fn h2_23_nobody_connects_through_the_gateway() {
+    let (recorder, gateway) = start().await;
+    let mut talk = Talk::begin(&gateway).await;
+    let connect = block(&[(":method", "CONNECT"), (":authority", "a:443")]);
+    talk.say(&frame(HEADERS, END_HEADERS, 1, &connect)).await;
+    assert!(talk.until(HEADERS).await.is_some());
+    assert_eq!(gateway.metric(r#"sluice_rejected_total{reason="method_refused"}"#).await, 1.0);
+    assert_eq!(recorder.begun(), 0);
+}
