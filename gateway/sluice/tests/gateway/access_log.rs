@@ -183,6 +183,7 @@ async fn no_caller_can_forge_or_break_a_line() {
     assert!(logged.contains(&"\u{85}\u{2028}"), "{logged:?}");
 }
 
+/// Shows F-04.
 #[tokio::test]
 async fn a_rotated_file_is_opened_anew() {
     let recorder = Recorder::start();
@@ -216,6 +217,7 @@ async fn a_rotated_file_is_opened_anew() {
     assert_eq!(gateway.metric("sluice_log_dropped_total").await, 0.0);
 }
 
+/// Shows F-01.
 #[tokio::test]
 async fn a_log_that_nobody_reads_costs_lines_and_no_requests() {
     let recorder = Recorder::start();

@@ -31,6 +31,7 @@ async fn all_refused(table: &[(&str, u16, &str)]) {
     assert_eq!(recorder.begun(), 0);
 }
 
+/// Shows HD-01.
 #[tokio::test]
 async fn hosts() {
     all_refused(&[
@@ -56,6 +57,7 @@ async fn hosts() {
     .await;
 }
 
+/// Shows HD-02, P-09.
 #[tokio::test]
 async fn targets() {
     all_refused(&[
@@ -73,6 +75,7 @@ async fn targets() {
     .await;
 }
 
+/// Shows H1-24.
 #[tokio::test]
 async fn methods() {
     all_refused(&[
@@ -85,6 +88,7 @@ async fn methods() {
     .await;
 }
 
+/// Shows H1-29.
 #[tokio::test]
 async fn sizes() {
     let recorder = Recorder::start();
@@ -112,6 +116,7 @@ async fn sizes() {
     assert_eq!(recorder.requests().len(), 3);
 }
 
+/// Shows P-01, P-02, P-05.
 #[tokio::test]
 async fn paths_without_one_meaning_are_refused() {
     for path in [
@@ -137,6 +142,7 @@ async fn paths_without_one_meaning_are_refused() {
     }
 }
 
+/// Shows P-01, P-03, P-04.
 #[tokio::test]
 async fn what_is_matched_is_what_is_forwarded() {
     let recorder = Recorder::start();
@@ -184,6 +190,7 @@ routes:
     }
 }
 
+/// Shows P-10.
 #[tokio::test]
 async fn hosts_that_agree_are_let_in_in_one_form() {
     let recorder = Recorder::start();
@@ -200,6 +207,7 @@ async fn hosts_that_agree_are_let_in_in_one_form() {
     }
 }
 
+/// Shows H1-25.
 #[tokio::test]
 async fn http10_is_served_without_a_host_and_closed() {
     let recorder = Recorder::start();

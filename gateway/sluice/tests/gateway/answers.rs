@@ -44,6 +44,7 @@ async fn answers_without_a_body_keep_their_length_and_the_connection() {
     }
 }
 
+/// Shows U-07, U-12.
 #[tokio::test]
 async fn bytes_after_an_answer_are_never_the_next_answer() {
     for (name, script) in [
@@ -66,6 +67,7 @@ async fn bytes_after_an_answer_are_never_the_next_answer() {
     }
 }
 
+/// Shows U-13.
 #[tokio::test]
 async fn an_answer_that_nobody_asked_for_closes_the_idle_connection() {
     let poison = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\npoisoned";
@@ -91,6 +93,7 @@ async fn a_service_that_closes_its_connection_does_not_close_the_clients() {
     assert_eq!(recorder.connections(), 5);
 }
 
+/// Shows U-10.
 #[tokio::test]
 async fn interim_answers_end_at_the_gateway() {
     let rogue = Rogue::start(rogue::interim_storm(16));
@@ -114,6 +117,7 @@ async fn u_10_a_storm_of_interim_answers_is_a_bad_gateway() {
     assert_eq!(gateway.metric(counted).await, 17.0, "a storm counts although no answer came of it");
 }
 
+/// Shows U-09, HD-12.
 #[tokio::test]
 async fn answers_that_make_no_sense_are_a_bad_gateway() {
     for answer in [
@@ -170,6 +174,7 @@ async fn trailers_of_an_answer_reach_those_who_can_take_them() {
     assert_eq!(plain.trailers, [], "not asked for");
 }
 
+/// Shows H1-11.
 #[tokio::test]
 async fn trailers_of_a_request_cannot_pose_as_header_fields() {
     let recorder = Recorder::start();

@@ -82,6 +82,7 @@ async fn requests_under_way_finish() {
     assert_eq!(log.lines().count(), 1, "the last line is missing: {log}");
 }
 
+/// Shows H2-24.
 #[tokio::test]
 async fn http2_is_told_to_go_away_and_open_streams_finish() {
     let recorder = slow(Duration::from_secs(3));
@@ -127,6 +128,7 @@ fn kinds(mut bytes: &[u8]) -> Vec<u8> {
     kinds
 }
 
+/// Shows G-02.
 #[tokio::test]
 async fn asked_a_second_time_it_stops_at_once() {
     let recorder = slow(Duration::from_secs(40));
@@ -142,6 +144,7 @@ async fn asked_a_second_time_it_stops_at_once() {
     assert!(gateway.daemon.output().contains("asked again"));
 }
 
+/// Shows G-06.
 #[tokio::test]
 async fn what_never_ends_is_cut_when_the_time_is_up() {
     let recorder = slow(Duration::from_secs(40));
@@ -169,6 +172,7 @@ fn nothing_lost(round: u32, tally: &Tally) {
     assert_eq!(tally.ok, tally.sent, "round {round}: {:?}", tally.by_status);
 }
 
+/// Shows G-01.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_drains_under_load_lose_nothing() {
     let recorder = Recorder::answering(Answer::ok("ok").delay(Duration::from_millis(20)));

@@ -83,6 +83,7 @@ async fn a_failure_told_by_the_service_is_passed_on() {
     assert!(reply.headers.get("x-sluice-reason").is_none());
 }
 
+/// Shows U-31.
 #[tokio::test]
 async fn refusals_are_trailers_only_answers() {
     let (silent, refusing) = (H2Upstream::start(Mode::Silent), Rogue::refuse());
@@ -142,6 +143,7 @@ async fn a_cancelled_call_is_cancelled_at_the_service() {
     assert_eq!(service.connections(), 1);
 }
 
+/// Shows U-31.
 #[tokio::test]
 async fn a_service_that_vanishes_amid_a_call_breaks_it_off() {
     let service = H2Upstream::start(Mode::GrpcBidi);

@@ -20,6 +20,7 @@ async fn from(source: [u8; 4], gateway: &Gateway, headers: &[(&str, &str)]) -> r
 
 // === What ends at this hop ===
 
+/// Shows HD-07, HD-13, W-03.
 #[tokio::test]
 async fn what_speaks_to_the_next_hop_ends_here_on_both_ways() {
     let hop_by_hop = Answer::ok("fine")
@@ -63,6 +64,7 @@ async fn what_speaks_to_the_next_hop_ends_here_on_both_ways() {
     assert_eq!(seen.header("x-kept"), Some("yes"));
 }
 
+/// Shows HD-04.
 #[tokio::test]
 async fn what_grants_access_or_frames_cannot_be_nominated_away() {
     let recorder = Recorder::start();
@@ -88,6 +90,7 @@ async fn what_grants_access_or_frames_cannot_be_nominated_away() {
     assert_eq!(seen.all("via").len(), 1);
 }
 
+/// Shows HD-07.
 #[tokio::test]
 async fn too_many_connection_options_are_refused() {
     let recorder = Recorder::start();
@@ -112,6 +115,7 @@ const CLAIMS: [&str; 9] = [
     "X_User",
 ];
 
+/// Shows HD-03, HD-05.
 #[tokio::test]
 async fn an_untrusted_client_says_nothing_about_where_it_comes_from() {
     let recorder = Recorder::start();
@@ -174,6 +178,7 @@ async fn a_trusted_proxy_is_believed_as_far_as_the_chain_is_trusted() {
     assert_eq!(logged, ["1.2.3.4", "127.0.0.3"]);
 }
 
+/// Shows HD-08.
 #[tokio::test]
 async fn a_request_that_comes_back_to_the_gateway_is_a_loop() {
     let gateway = Gateway::start(
@@ -201,6 +206,7 @@ async fn other_proxies_in_via_are_no_loop_and_stay() {
     assert_ne!(hops[2], hops[3]);
 }
 
+/// Shows HD-06.
 #[tokio::test]
 async fn identity_headers_belong_to_the_gateway_on_every_route() {
     let recorder = Recorder::start();
@@ -229,6 +235,7 @@ routes:
 
 // === Cookies ===
 
+/// Shows HD-14, H2-20.
 #[tokio::test]
 async fn cookies_are_one_field_in_and_many_out() {
     let cookies = Answer::ok("").header("Set-Cookie", "a=1, x").header("Set-Cookie", "b=2");
@@ -281,6 +288,7 @@ routes:
 
 // === Expect ===
 
+/// Shows H1-15, H1-16.
 #[tokio::test]
 async fn the_gateway_says_100_when_it_wants_the_body_and_not_before() {
     let recorder = Recorder::start();
@@ -324,6 +332,8 @@ async fn nobody_is_told_to_go_on_when_the_service_cannot_be_reached() {
 // === What the gateway adds ===
 
 /// RFC 9110 section 10.1.4: a hop that sends TE says so in Connection.
+///
+/// Shows H2-21.
 #[tokio::test]
 async fn the_wish_for_trailers_is_nominated() {
     let recorder = Recorder::start();

@@ -9,6 +9,7 @@ use sluice_chaos::recorder::{Answer, Recorder};
 
 use crate::support::{Gateway, Setup, eventually};
 
+/// Shows HD-11.
 #[tokio::test]
 async fn bytes_that_are_no_text_do_not_hide_who_calls_behind_a_proxy() {
     let gateway = Gateway::start(
@@ -180,6 +181,7 @@ routes:
     }
 }
 
+/// Shows HD-03.
 #[tokio::test]
 async fn a_stranger_cannot_claim_tls_or_another_address_by_rarer_names() {
     let recorder = Recorder::start();

@@ -9,6 +9,7 @@ routes:
   - { id: bang, match: { path: /bang }, upstream: bang }
 "#;
 
+/// Shows G-10.
 #[tokio::test]
 async fn a_panic_is_answered_with_500_and_others_go_on() {
     let gateway = Gateway::start(CONFIG).await;

@@ -180,6 +180,8 @@ async fn a_parked_connection_can_become_a_websocket() {
 }
 
 /// Whoever offers another protocol and is answered in this one goes on in this one.
+///
+/// Shows W-01.
 #[tokio::test]
 async fn what_follows_an_offer_that_was_declined_is_http() {
     let recorder = Recorder::start();

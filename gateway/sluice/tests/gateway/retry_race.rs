@@ -29,6 +29,7 @@ fn story(heads: &[Head]) -> Vec<(&str, u64)> {
     heads.iter().map(|head| (head.method.as_str(), head.connection)).collect()
 }
 
+/// Shows U-04.
 #[tokio::test]
 async fn an_idempotent_request_that_met_a_dying_connection_is_sent_once_more() {
     for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"] {
@@ -48,6 +49,7 @@ async fn an_idempotent_request_that_met_a_dying_connection_is_sent_once_more() {
     }
 }
 
+/// Shows U-04.
 #[tokio::test]
 async fn what_may_not_be_repeated_is_not_doubled() {
     for (method, body) in
@@ -66,6 +68,7 @@ async fn what_may_not_be_repeated_is_not_doubled() {
     }
 }
 
+/// Shows U-05.
 #[tokio::test]
 async fn a_service_that_closes_after_each_answer_costs_no_get() {
     let rogue = Rogue::start(rogue::close_after(1));
@@ -76,6 +79,7 @@ async fn a_service_that_closes_after_each_answer_costs_no_get() {
     }
 }
 
+/// Shows U-01.
 #[tokio::test]
 async fn a_refused_connection_sends_any_request_to_another_endpoint() {
     let (refusing, recorder) = (Rogue::refuse(), Recorder::start());
@@ -200,6 +204,8 @@ async fn one_stream_only(mut talk: Conversation) {
 }
 
 /// RFC 9113 section 6.8: streams above the last one named were not processed.
+///
+/// Shows H2-25.
 #[tokio::test]
 async fn a_stream_that_a_farewell_left_out_is_sent_again() {
     let rogue = Rogue::start(one_stream_only);

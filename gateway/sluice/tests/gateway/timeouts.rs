@@ -19,6 +19,7 @@ async fn expect(gateway: &Gateway, status: u16, reason: &str) -> raw::Response {
     answer
 }
 
+/// Shows U-02.
 #[tokio::test]
 async fn connecting() {
     let deaf = Rogue::deaf();
@@ -55,6 +56,7 @@ async fn many_calls_that_wait_for_one_connection() {
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
 }
 
+/// Shows U-02.
 #[tokio::test]
 async fn connecting_to_another_endpoint_instead() {
     let (deaf, recorder) = (Rogue::deaf(), Recorder::start());
@@ -71,6 +73,7 @@ async fn connecting_to_another_endpoint_instead() {
     assert!(recorder.wait_for(4).await.iter().all(|request| request.text() == "whole"));
 }
 
+/// Shows U-03.
 #[tokio::test]
 async fn the_head_of_the_answer() {
     for script in [rogue::black_hole(), rogue::slow_head(Duration::from_millis(50))] {
@@ -119,6 +122,7 @@ async fn all_attempts_together() {
     assert!(lines.iter().all(|line| line["dur_ms"].as_f64().unwrap() >= 2000.0), "{lines:?}");
 }
 
+/// Shows U-14.
 #[tokio::test]
 async fn pauses_within_the_answer() {
     for part in

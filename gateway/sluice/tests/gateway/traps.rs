@@ -18,6 +18,7 @@ async fn one_worker(config: &str) -> Gateway {
     Gateway::start_with(config, Setup { workers: Some(1), ..Setup::default() }).await
 }
 
+/// Shows U-08.
 #[tokio::test]
 async fn a_length_beside_chunks_neither_cuts_the_answer_nor_keeps_the_connection() {
     let rogue = Rogue::start(rogue::cl_and_te());
@@ -38,6 +39,7 @@ async fn a_length_beside_chunks_neither_cuts_the_answer_nor_keeps_the_connection
     assert!(!head.headers.contains_key("content-length"));
 }
 
+/// Shows U-11.
 #[tokio::test]
 async fn an_http10_answer_never_costs_the_next_chunked_body() {
     let bodies: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
@@ -70,6 +72,7 @@ async fn an_http10_answer_never_costs_the_next_chunked_body() {
     assert_eq!(gateway.metric(r#"sluice_pool_closed_total{reason="unusable"}"#).await, 2.0);
 }
 
+/// Shows U-26.
 #[tokio::test]
 async fn a_get_keeps_its_body_of_unknown_length() {
     let recorder = Recorder::start();
@@ -99,6 +102,7 @@ async fn a_get_keeps_its_body_of_unknown_length() {
     );
 }
 
+/// Shows U-26.
 #[tokio::test]
 async fn a_get_keeps_its_body_towards_http2_too() {
     let service = H2Upstream::start(Mode::Echo);
@@ -111,6 +115,7 @@ async fn a_get_keeps_its_body_towards_http2_too() {
     assert_eq!(service.wait_for(1).await[0].text(), "body");
 }
 
+/// Shows P-08.
 #[tokio::test]
 async fn options_about_the_server_dial_nobody() {
     let recorder = Recorder::start();
@@ -128,6 +133,7 @@ async fn options_about_the_server_dial_nobody() {
     assert_eq!(recorder.connections(), 0, "nobody was dialled");
 }
 
+/// Shows H2-17.
 #[tokio::test]
 async fn the_authority_of_http2_is_the_host_and_may_not_differ_from_it() {
     let recorder = Recorder::start();
@@ -149,6 +155,7 @@ async fn the_authority_of_http2_is_the_host_and_may_not_differ_from_it() {
     assert_eq!(recorder.begun(), 2);
 }
 
+/// Shows W-02.
 #[tokio::test]
 async fn an_unasked_switch_of_protocols_is_a_bad_gateway() {
     let rogue = Rogue::start(rogue::unasked_101());

@@ -121,6 +121,7 @@ async fn a_service_that_does_not_switch_answers_as_usual() {
     assert_eq!(gateway.metric("sluice_tunnels_opened_total").await, 0.0);
 }
 
+/// Shows W-04, W-05.
 #[tokio::test]
 async fn a_handshake_that_is_not_well_formed_is_refused() {
     let echo = ws::Echo::start();
@@ -167,6 +168,7 @@ async fn inside_tls() {
     assert_eq!(echo.handshakes()[0].header("x-forwarded-proto"), Some("https"));
 }
 
+/// Shows W-09.
 #[tokio::test]
 async fn a_tunnel_outlives_its_route() {
     let echo = ws::Echo::start();

@@ -83,6 +83,7 @@ const VALUES: [&str; 9] = [
     "=;=\"\u{ff}",
 ];
 
+/// Shows HD-11.
 #[tokio::test]
 async fn bytes_that_are_no_text_break_nothing() {
     let key = Key::new("HS256");

@@ -71,6 +71,7 @@ async fn each_form_of_id_is_told_to_both_sides() {
     assert_eq!((line["route"].as_str(), line["span_id"].as_str()), (Some("w3c"), Some(span)));
 }
 
+/// Shows HD-10.
 #[tokio::test]
 async fn what_clients_say_counts_only_where_they_are_trusted() {
     let (gateway, recorder) = start().await;

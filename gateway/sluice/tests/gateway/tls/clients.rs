@@ -69,6 +69,7 @@ fn three(authority: &Authority) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Shows T-06.
 #[tokio::test]
 async fn the_name_decides_which_certificate_is_shown() {
     let authority = Authority::new();
@@ -93,6 +94,7 @@ async fn the_name_decides_which_certificate_is_shown() {
     assert_eq!((answer.status, answer.json()["host"].as_str()), (200, Some("y.b.test")));
 }
 
+/// Shows T-06.
 #[tokio::test]
 async fn without_a_default_an_unknown_name_is_refused() {
     let authority = Authority::new();
@@ -189,6 +191,7 @@ async fn sessions_are_resumed_over_reloads_too() {
     }
 }
 
+/// Shows T-01.
 #[tokio::test]
 async fn a_slow_or_broken_handshake_costs_its_own_connection_only() {
     let authority = Authority::new();

@@ -75,6 +75,7 @@ async fn twenty_rotations_under_load_fail_no_handshake() {
     assert!(gateway.metric("sluice_config_reloads_total{result=\"accepted\"}").await >= 20.0);
 }
 
+/// Shows T-03.
 #[tokio::test]
 async fn a_key_of_another_certificate_is_refused_and_the_old_pair_stays() {
     let authority = Authority::new();

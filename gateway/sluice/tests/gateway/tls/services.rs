@@ -23,6 +23,7 @@ fn serving(pair: &Pair) -> Recorder {
     Recorder::setup().tls(server_config(pair, &[])).start()
 }
 
+/// Shows T-12.
 #[tokio::test]
 async fn only_a_service_with_the_right_certificate_is_asked() {
     let (authority, stranger) = (Authority::new(), Authority::new());

@@ -26,6 +26,7 @@ fn refused(answer: &Response) {
     assert!((1..=60).contains(&after), "{after}");
 }
 
+/// Shows U-28.
 #[tokio::test]
 async fn failures_in_a_row_open_it_and_good_trials_close_it() {
     let recorder = Recorder::answering(Answer::new(502));

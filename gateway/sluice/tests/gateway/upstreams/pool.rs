@@ -66,6 +66,7 @@ async fn a_connection_is_replaced_after_so_many_requests() {
     assert_eq!(closed(&gateway, "max_requests").await, 2.0);
 }
 
+/// Shows U-30.
 #[tokio::test]
 async fn idle_and_old_connections_are_closed() {
     for (keepalive, reason) in [
@@ -122,6 +123,7 @@ async fn each_way_a_connection_ends_is_counted() {
     assert_eq!(gateway.metric("sluice_pool_closed_total").await, 3.0);
 }
 
+/// Shows U-23.
 #[tokio::test]
 async fn who_finds_none_free_is_handed_the_next() {
     let recorder = slow(300);
@@ -134,6 +136,7 @@ async fn who_finds_none_free_is_handed_the_next() {
     assert_eq!(gateway.metric("sluice_pool_waiting").await, 0.0);
 }
 
+/// Shows U-23.
 #[tokio::test]
 async fn who_waits_too_long_is_refused_and_the_service_is_not_blamed() {
     let recorder = slow(4000);

@@ -1,0 +1,39 @@
+//! What the machine runs out of, signals, disks and clocks.
+
+use crate::Row;
+
+pub(crate) const ROWS: &[Row] = &[
+    (
+        "E-01",
+        "no descriptors left",
+        "accepting pauses; no spinning; some are kept for admin, logs and reloads",
+    ),
+    ("E-02", "no memory left", "bounds below the limit"),
+    ("E-03", "thousands of slow clients", "good ones are served"),
+    ("E-04", "no local ports left", "503, no storm of attempts"),
+    ("E-05", "few threads allowed", "a fixed number is enough"),
+    ("E-06", "memory that is kept after an attack", "given back by the allocator"),
+    ("E-07", "hashes made to collide", "random seeds"),
+    ("E-08", "a million requests", "nothing is left of them"),
+    ("E-09", "very many time limits", "coarse clocks"),
+    ("G-01", "SIGTERM under load", "not ready, then closed, then finished: none fails"),
+    ("G-02", "a second SIGTERM", "at once"),
+    ("G-03", "SIGHUP, SIGUSR1, SIGPIPE", "reload, reopen, nothing"),
+    ("G-04", "kill -9 and a new start", "ready at once"),
+    ("G-05", "a new binary under load", "none fails"),
+    ("G-06", "a client that never ends, amid a drain", "cut when the grace is over"),
+    ("G-07", "the process stopped for a while", "no storm of time limits"),
+    ("G-08", "a port in use or a bad certificate at the start", "a message and an exit code"),
+    ("G-09", "being the first process of a container", "signals are handled"),
+    ("G-10", "a panic in a request", "500; others go on"),
+    ("F-01", "a log that nobody reads", "lines are dropped and counted, no request waits"),
+    ("F-02", "a log that cannot be written", "tried again; no panic"),
+    ("F-03", "a full disk", "lines are dropped and counted"),
+    ("F-04", "a log that was rotated", "opened anew on SIGUSR1"),
+    ("F-05", "a trace collector that is down", "there is none to export to yet"),
+    ("F-06", "a state folder that cannot be written", "a warning"),
+    ("Z-01", "a wall clock that jumps", "time limits do not mind"),
+    ("Z-02", "a clock before a certificate's time", "served, and told by a metric"),
+    ("Z-03", "a machine that was paused", "no panic, no storm of time limits"),
+    ("Z-04", "a Redis with another clock", "its own clock counts for its limits"),
+];
