@@ -107,6 +107,7 @@ fn check_writes_nothing() {
     assert_eq!(names.len(), 1, "{names:?}");
 }
 
+/// Shows G-08.
 #[test]
 fn a_config_that_cannot_be_served_has_a_code_of_its_own() {
     let bad = folder("version: 1\nlisteners: []\nroutes: []\n");

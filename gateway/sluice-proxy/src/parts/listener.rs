@@ -54,9 +54,11 @@ pub(crate) struct Timeouts {
     pub(crate) handshake: Span,
     /// From a request's first byte to the end of its head.
     pub(crate) head: Span,
-    /// Largest pause within a request body.
+    /// Largest pause within a request body, and of all its pauses together, but for a second for each 128
+    /// bytes of it. Streaming routes have limits of their own.
     pub(crate) body: Span,
-    /// Longest stall while the client does not read its answer.
+    /// Longest stall while the client does not read its answer, and of all stalls together, but for a
+    /// second for each 128 bytes it reads.
     pub(crate) write: Span,
     /// Idle time between requests.
     pub(crate) keepalive: Span,

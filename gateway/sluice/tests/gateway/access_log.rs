@@ -183,7 +183,7 @@ async fn no_caller_can_forge_or_break_a_line() {
     assert!(logged.contains(&"\u{85}\u{2028}"), "{logged:?}");
 }
 
-/// Shows F-04.
+/// Shows F-04, G-03.
 #[tokio::test]
 async fn a_rotated_file_is_opened_anew() {
     let recorder = Recorder::start();

@@ -52,6 +52,26 @@ async fn bidirectional_calls_are_not_held_back() {
     assert_eq!((reply.status, reply.code, reply.messages.len()), (200, Some(0), 10));
 }
 
+/// What floods look like from afar: very many small frames.
+#[tokio::test]
+async fn h2_28_a_stream_of_a_hundred_thousand_messages_passes() {
+    let service = H2Upstream::start(Mode::GrpcBidi);
+    let config = passing_with(service.addr(), "protocol: http2,", "streaming: true,");
+    let gateway = Gateway::start(&config).await;
+    let mut call = client::grpc(gateway.http).await.bidi(METHOD).await;
+    let message = [7; 100];
+    for _ in 0..1_000 {
+        for _ in 0..100 {
+            call.send(&message).await;
+        }
+        for _ in 0..100 {
+            assert_eq!(call.next().await.unwrap(), message);
+        }
+    }
+    let reply = call.finish().await;
+    assert_eq!((reply.code, reply.messages.len()), (Some(0), 100_000));
+}
+
 #[tokio::test]
 async fn many_calls_share_a_connection() {
     let service = H2Upstream::start(Mode::GrpcBidi);

@@ -7,8 +7,8 @@ use sluice_chaos::recorder::{Answer, Recorder};
 
 use crate::configs::passing;
 use crate::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, Talk, WHOLE,
-    WINDOW_UPDATE, block, frame, get,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS, Talk,
+    WHOLE, WINDOW_UPDATE, block, frame, get,
 };
 use crate::support::Gateway;
 
@@ -245,4 +245,56 @@ async fn h2_23_nobody_connects_through_the_gateway() {
     assert!(talk.until(HEADERS).await.is_some());
     assert_eq!(gateway.metric(r#"sluice_rejected_total{reason="method_refused"}"#).await, 1.0);
     assert_eq!(recorder.begun(), 0);
+}
+
+#[tokio::test]
+async fn h2_19_blanks_around_a_value_do_not_travel() {
+    let (recorder, gateway) = start().await;
+    let mut talk = Talk::begin(&gateway).await;
+    let head = block(&get(&[("x-padded", " \tvalue\t ")]));
+    talk.say(&frame(HEADERS, WHOLE, 1, &head)).await;
+    assert!(talk.until(HEADERS).await.is_some());
+    assert_eq!(recorder.wait_for(1).await[0].header("x-padded"), Some("value"));
+}
+
+#[tokio::test]
+async fn h2_27_trailers_do_not_pose_as_fields() {
+    let (recorder, gateway) = start().await;
+    let mut talk = Talk::begin(&gateway).await;
+    let head = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/")];
+    let trailers =
+        [("host", "evil"), ("content-length", "9"), ("authorization", "x"), ("x-y", "z")];
+    talk.say(&frame(HEADERS, END_HEADERS, 1, &block(&head))).await;
+    talk.say(&frame(DATA, 0, 1, b"body")).await;
+    talk.say(&frame(HEADERS, WHOLE, 1, &block(&trailers))).await;
+    assert!(talk.until(HEADERS).await.is_some());
+    let seen = &recorder.wait_for(1).await[0];
+    assert_eq!((seen.text().as_str(), seen.trailers.len()), ("body", 0));
+    assert_eq!((seen.all("host"), seen.header("authorization")), (vec!["a"], None));
+}
+
+#[tokio::test]
+async fn h2_30_settings_may_change_their_mind() {
+    let (_recorder, gateway) = start().await;
+    let mut talk = Talk::begin(&gateway).await;
+    let setting = |id: u8, value: u32| [&[0, id][..], &value.to_be_bytes()].concat();
+    let turns = [
+        [setting(4, 0), setting(1, 0)].concat(),
+        [setting(4, 0x7fff_ffff), setting(1, 4096)].concat(),
+    ];
+    for turn in turns.iter().cycle().take(900) {
+        talk.say(&frame(SETTINGS, 0, 0, turn)).await;
+    }
+    talk.say(&frame(HEADERS, WHOLE, 1, &block(&get(&[])))).await;
+    assert!(talk.until(HEADERS).await.is_some(), "the last windows were wide open");
+}
+
+/// Shows W-11.
+#[tokio::test]
+async fn websocket_over_http2_is_not_offered() {
+    let (_recorder, gateway) = start().await;
+    let mut talk = Talk::begin(&gateway).await;
+    let settings = talk.until(SETTINGS).await.expect("SETTINGS");
+    // RFC 8441 section 3: SETTINGS_ENABLE_CONNECT_PROTOCOL.
+    assert!(settings.payload.chunks(6).all(|setting| setting[..2] != [0, 8]), "{settings:?}");
 }

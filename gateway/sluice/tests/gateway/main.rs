@@ -25,6 +25,7 @@ mod clocks;
 mod configs;
 mod discovery;
 mod drain;
+mod exhaustion;
 mod filters;
 mod floods;
 mod frames;

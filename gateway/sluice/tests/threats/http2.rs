@@ -26,7 +26,7 @@ pub(crate) const ROWS: &[Row] = &[
     (
         "H2-09",
         "windows that are never opened",
-        "at most 64 KiB held for a stream; reset after `timeouts.write`",
+        "at most 64 KiB held for a stream, and the service is paused",
     ),
     ("H2-10", "thousands of idle connections", "pings; GOAWAY after `timeouts.keepalive`"),
     ("H2-11", "a preface and nothing else; half a frame", "closed after `timeouts.head`"),

@@ -6,7 +6,7 @@ pub(crate) const ROWS: &[Row] = &[
     (
         "E-01",
         "no descriptors left",
-        "accepting pauses; no spinning; some are kept for admin, logs and reloads",
+        "accepting pauses, without spinning; none are kept back for admin, logs and reloads yet",
     ),
     ("E-02", "no memory left", "bounds below the limit"),
     ("E-03", "thousands of slow clients", "good ones are served"),

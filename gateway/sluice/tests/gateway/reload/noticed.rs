@@ -49,6 +49,7 @@ async fn a_file_renamed_over_written_in_place_or_linked_anew_is_reloaded() {
     assert_eq!(gateway.metric("sluice_config_reloads_total{result=\"rejected\"}").await, 0.0);
 }
 
+/// Shows G-03.
 #[tokio::test]
 async fn a_hang_up_reloads_even_what_looks_the_same() {
     let gateway = Gateway::start(CONFIG).await;

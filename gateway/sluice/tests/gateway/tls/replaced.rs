@@ -139,6 +139,7 @@ async fn a_development_certificate_is_written_down_for_its_owner_only() {
     assert_eq!(shown(&gateway), first);
 }
 
+/// Shows F-06.
 #[tokio::test]
 async fn where_nothing_can_be_written_it_lives_in_memory() {
     // Not even root writes files into /proc.

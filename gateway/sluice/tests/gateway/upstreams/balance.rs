@@ -71,6 +71,7 @@ const CHECKED: &str = r#"{
     endpoints: [ { address: "{0}" }, { address: "{1}" }, { address: "{2}", backup: true } ],
     health_check: { http: /health, interval: 50ms, rise: 2, fall: 2 } }"#;
 
+/// Shows U-18.
 #[tokio::test]
 async fn health_checks_take_out_and_bring_back_and_backups_stand_in() {
     let recorders = [0, 1, 2].map(|n| Recorder::answering(Answer::ok(n.to_string())));
