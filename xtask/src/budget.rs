@@ -50,10 +50,19 @@ const PASSAGES: [Passage; 2] = [
 
 /// Counts and compares; `write` makes what was counted the budget.
 pub(crate) fn run(shell: &Shell, write: bool) -> Result<(), Failure> {
+    let (maker, place) = (json!(maker(shell)?), shell.root().join(BUDGETS));
+    let budgets = read(&place)?;
+    if !write && budgets.get("made_with") != Some(&maker) {
+        // Another compiler or processor makes other code: minutes of counting would tell nothing.
+        let theirs = budgets.get("made_with").unwrap_or(&Value::Null);
+        shell.say(&format!(
+            "xtask budget: not counted: the budgets were made with {theirs}, this is {maker}"
+        ));
+        return Ok(());
+    }
     tools::ensure_for_budget(shell)?;
     shell.say("xtask budget: building");
     let program = build(shell)?;
-    let maker = maker(shell)?;
     let mut requests = Map::new();
     for passage in &PASSAGES {
         let counts = count(shell, &program, passage)?;
@@ -63,14 +72,13 @@ pub(crate) fn run(shell: &Shell, write: bool) -> Result<(), Failure> {
     for (name, counts) in mechanisms::count(shell)? {
         note(shell, &mut calls, &name, &counts);
     }
-    let place = shell.root().join(BUDGETS);
     let counted = json!({ "made_with": maker, "per_request": requests, "per_call": calls });
     if write {
         let text = format!("{counted:#}\n");
         return std::fs::write(&place, text)
             .map_err(|e| Failure(format!("{}: {e}", place.display())));
     }
-    compare(shell, &read(&place)?, &counted)
+    compare(&budgets, &counted)
 }
 
 /// Says what was counted, and writes it down.
@@ -91,17 +99,8 @@ fn read(place: &Path) -> Result<Value, Failure> {
     serde_json::from_str(&text).map_err(|e| broken(e.to_string()))
 }
 
-/// Fails when something got dearer. Another compiler or processor makes other code, so then there is
-/// nothing to compare with, and that is said.
-fn compare(shell: &Shell, budgets: &Value, counted: &Value) -> Result<(), Failure> {
-    if budgets.get("made_with") != counted.get("made_with") {
-        shell.say(&format!(
-            "xtask budget: not compared: the budgets were made with {}, this is {}",
-            budgets.get("made_with").unwrap_or(&Value::Null),
-            counted.get("made_with").unwrap_or(&Value::Null)
-        ));
-        return Ok(());
-    }
+/// Fails when something got dearer.
+fn compare(budgets: &Value, counted: &Value) -> Result<(), Failure> {
     let overrun = overrun(budgets, counted);
     if overrun.is_empty() {
         return Ok(());

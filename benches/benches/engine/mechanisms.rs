@@ -1,5 +1,5 @@
 //! The engine's mechanisms as steps that can be repeated: timed by `engine`, counted by
-//! `examples/hot.rs`. A further mechanism is one entry.
+//! the example `hot` of the engine. A further mechanism is one entry.
 #![allow(clippy::expect_used, reason = "a table that does not build measures nothing")]
 
 use std::hint::black_box;

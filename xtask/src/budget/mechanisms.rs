@@ -1,4 +1,4 @@
-//! The engine's mechanisms under callgrind: `benches/examples/hot.rs` repeats one of them, and what comes
+//! The engine's mechanisms under callgrind: `gateway/sluice-engine/examples/hot.rs` repeats one of them, and what comes
 //! before falls out as the difference between a long run and a short one.
 
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub(super) fn count(shell: &Shell) -> Result<Vec<(String, Counts)>, Failure> {
 }
 
 fn build(shell: &Shell) -> Result<PathBuf, Failure> {
-    let words = ["build", "--locked", "--profile", "soak", "--package", "sluice-benches"];
+    let words = ["build", "--locked", "--profile", "soak", "--package", "sluice-engine"];
     let mut cargo = shell.cargo(&words);
     cargo.args(["--example", "hot", "--message-format=json", "--quiet"]);
     let said = shell.capture(cargo)?;

@@ -1,7 +1,7 @@
 //! One mechanism of the engine, so many times: `hot NAME COUNT`. `cargo xtask budget` counts the
 //! instructions of it. Without words it names them.
 
-#[path = "../benches/engine/mechanisms.rs"]
+#[path = "../../../benches/benches/engine/mechanisms.rs"]
 mod mechanisms;
 
 use std::process::ExitCode;
