@@ -2,7 +2,7 @@
 //! built so that it counts what it does, goes through the workloads of the benchmarks, and is built
 //! again with the counts.
 //!
-//! Takes a quarter of an hour. The counts stay in `target/pgo`; nothing of it is needed for an ordinary
+//! Takes twenty minutes. The counts stay in `target/pgo`; nothing of it is needed for an ordinary
 //! build.
 
 use std::path::{Path, PathBuf};

@@ -24,8 +24,6 @@ pub(crate) struct Signals {
     parking: AtomicBool,
     /// Whether the stream's writing side has been closed.
     closed: AtomicBool,
-    /// Whether the client kept the gateway busy with nothing.
-    flooded: AtomicBool,
 }
 
 const NEVER_ASKED: u8 = 0;
@@ -131,14 +129,6 @@ impl Signals {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_flooded(&self) {
-        self.flooded.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_flooded(&self) -> bool {
-        self.flooded.load(Ordering::Relaxed)
     }
 }
 

@@ -89,9 +89,7 @@ pub(crate) async fn drain(shared: &Arc<Shared>, signals: &mut Signals) -> u64 {
 /// Client connections and tunnels that are open.
 fn open(shared: &Shared) -> u64 {
     let metrics = &shared.workshop.metrics;
-    let connections = metrics
-        .sum(|worker| &worker.connections_opened)
-        .saturating_sub(metrics.sum(|worker| &worker.connections_closed));
+    let connections: u64 = metrics.workers.iter().map(|worker| worker.open_connections()).sum();
     let tunnels = metrics
         .sum(|worker| &worker.tunnels_opened)
         .saturating_sub(metrics.sum(|worker| &worker.tunnels_closed));

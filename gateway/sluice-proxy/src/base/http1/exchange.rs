@@ -26,7 +26,7 @@ const MAX_HEAD: usize = 64 * 1024;
 const MAX_INTERIM: u32 = 16;
 /// Bytes of the buffer that all connections of a thread read into when little is expected.
 const SCRATCH: usize = 16 * 1024;
-/// Bytes read at once at most, when that much is expected. A reader that is not read from itself holds so
+/// Bytes read at once at most, when that much is expected. An answer whose client does not read holds so
 /// much.
 const BULK: usize = 256 * 1024;
 

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::base::clock::{self, Moment};
 use crate::base::clocks::Clocks;
+use crate::lasting::telemetry::metrics;
 
 /// Frames without use that a client may send within [`WINDOW`].
 const IDLE_FRAMES: u32 = 1_000;
@@ -25,6 +26,7 @@ const BYTES_PER_FRAME: u64 = 64;
 pub(super) struct Calm<S> {
     stream: S,
     clocks: Arc<Clocks>,
+    shard: Arc<metrics::Worker>,
     frames: Frames,
     window: Window,
 }
@@ -38,8 +40,10 @@ struct Window {
 }
 
 impl<S> Calm<S> {
-    pub(super) fn new(stream: S, clocks: Arc<Clocks>) -> Self {
-        Self { stream, clocks, frames: Frames::default(), window: Window::default() }
+    pub(super) fn new(stream: S, clocks: Arc<Clocks>, shard: Arc<metrics::Worker>) -> Self {
+        // A preface is owed from the first moment on.
+        clocks.owes_frame(true);
+        Self { stream, clocks, shard, frames: Frames::default(), window: Window::default() }
     }
 
     /// Looks at what was read; an error if that was too much of nothing.
@@ -47,7 +51,8 @@ impl<S> Calm<S> {
         let idle = self.frames.read(bytes);
         self.clocks.owes_frame(self.frames.is_amid());
         if idle > 0 && self.window.is_flood(idle, clock::now()) {
-            self.clocks.signals.set_flooded();
+            // hyper takes the error for one of the stream, and does not count it.
+            self.shard.http2_broken.add(1);
             return Err(io::Error::new(io::ErrorKind::InvalidData, "frames without use"));
         }
         Ok(())

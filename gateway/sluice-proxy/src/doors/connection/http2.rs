@@ -30,9 +30,8 @@ where
     let Session { worker, listener, peer, mut draining } = session;
     let (clocks, ends) = (Arc::clone(&peer.clocks), peer.ends);
     let shard = Arc::clone(&worker.shard);
-    clocks.owes_frame(true);
     let watched = Watched::new(stream, Arc::clone(&clocks));
-    let io = TokioIo::new(Calm::new(watched, Arc::clone(&clocks)));
+    let io = TokioIo::new(Calm::new(watched, Arc::clone(&clocks), Arc::clone(&shard)));
     let service = service_fn(move |request: Request<Incoming>| {
         let handled = pipeline::handle(Rc::clone(&worker), Rc::clone(&peer), request, false);
         handled.map(Ok::<_, Infallible>)
@@ -56,9 +55,7 @@ where
         tokio::select! {
             biased;
             done = connection.as_mut() => {
-                if let Err(error) = done
-                    && (clocks.signals.is_flooded() || !is_of_the_stream(&error))
-                {
+                if let Err(error) = done && !is_of_the_stream(&error) {
                     shard.http2_broken.add(1);
                     tracing::debug!(%error, "a client broke the rules of HTTP/2");
                 }
