@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sluice_engine::http1::chunked::Chunked;
 use sluice_engine::http1::request_head::RequestHead;
+use sluice_engine::mask::Mask;
 use sluice_engine::matcher::{Facts, MethodSet, PathPattern, Request, RouteSpec, Router};
 use sluice_engine::moment::Moment;
 use sluice_engine::trace::{LENGTH, TraceParent};
@@ -38,6 +39,10 @@ pub(crate) fn all() -> Vec<Mechanism> {
         named("round_robin", || pick(balance::Policy::RoundRobin)),
         named("least_request", || pick(balance::Policy::LeastRequest)),
         named("traceparent", traceparent),
+        named("mask_nothing", || {
+            masked(b"Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) MicroMessenger/8.0.61(0x18003d2a)")
+        }),
+        named("mask_phone", || masked(b"/api/users/13812345678/orders")),
     ]
 }
 
@@ -197,5 +202,15 @@ fn pick(policy: balance::Policy) -> Step {
     Box::new(move || {
         random = random.rotate_left(7).wrapping_mul(5);
         black_box(chooser.pick(&cell, &Ten, None, random));
+    })
+}
+
+// === Logs ===
+
+/// A text on its way into a log.
+fn masked(text: &'static [u8]) -> Step {
+    let mask = Mask::new([], Box::new(|_| 0));
+    Box::new(move || {
+        black_box(mask.apply(black_box(text), 1024));
     })
 }

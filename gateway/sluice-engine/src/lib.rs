@@ -18,6 +18,7 @@
 //! | [`breaker`] | whether an endpoint may be called |
 //! | [`balance`] | which endpoint to call |
 //! | [`template`] | how a text with holes is filled |
+//! | [`mask`] | what of a text must not stand in a log |
 //! | [`trace`] | where a request stands in a distributed trace |
 //!
 //! The one rule: nothing here may learn of HTTP libraries, sockets or configuration formats. Lookup
@@ -31,6 +32,7 @@ pub mod cidr;
 pub mod forwarded;
 pub mod http1;
 pub mod http2;
+pub mod mask;
 pub mod matcher;
 pub mod moment;
 mod ring;

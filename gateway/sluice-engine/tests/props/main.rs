@@ -13,6 +13,8 @@ mod breaker;
 #[cfg(test)]
 mod canon;
 #[cfg(test)]
+mod mask;
+#[cfg(test)]
 mod matcher;
 #[cfg(test)]
 mod request_head;

@@ -90,6 +90,8 @@ pub(crate) struct Logged {
     pub(crate) method: http::Method,
     pub(crate) version: http::Version,
     pub(crate) path: String,
+    /// The parameters that may be logged.
+    pub(crate) query: Option<String>,
     pub(crate) user_agent: Option<HeaderValue>,
 }
 

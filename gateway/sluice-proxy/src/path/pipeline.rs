@@ -69,6 +69,7 @@ pub(crate) fn refuse(
             method: unknown,
             version: Version::HTTP_11,
             path: String::new(),
+            query: None,
             user_agent: None,
         }));
     }
@@ -83,12 +84,26 @@ fn note(record: &mut Record, head: &mut Parts) {
             method: head.method.clone(),
             version: head.version,
             path: head.uri.path().to_owned(),
+            query: allowed(head.uri.query(), &record.view.settings.logged_query),
             user_agent: head.headers.get(http::header::USER_AGENT).cloned(),
         }));
     }
     if head.headers.contains_key(http::header::UPGRADE) {
         record.upgrade = head.extensions.remove::<hyper::upgrade::OnUpgrade>();
     }
+}
+
+/// The parameters of a query that may be logged, by their names as they are written.
+fn allowed(query: Option<&str>, names: &[String]) -> Option<String> {
+    if names.is_empty() {
+        return None;
+    }
+    let is_listed = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        names.iter().any(|listed| listed == name)
+    };
+    let logged = query?.split('&').filter(is_listed).collect::<Vec<_>>().join("&");
+    (!logged.is_empty()).then_some(logged)
 }
 
 async fn run(record: &mut Record, inbound: &mut Inbound) -> Result<Response<Body>, Fault> {

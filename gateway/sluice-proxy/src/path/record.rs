@@ -118,7 +118,7 @@ impl Record {
         let trace = cx.trace();
         let Some(logged) = &cx.logged else { return };
         let route = route.and_then(|index| view.routes.get(index)).unwrap_or(&view.unmatched);
-        log.line(|line| {
+        log.line(&view.settings.mask, |line| {
             line.text("timestamp", &timestamp());
             line.text("level", if status.is_server_error() { "error" } else { "info" });
             line.text("msg", "request");
@@ -135,11 +135,14 @@ impl Record {
             line.text("client_ip", &cx.client.to_string());
             line.text("scheme", if cx.peer.secure { "https" } else { "http" });
             line.text("proto", proto(logged.version));
-            line.text("host", cx.host_name());
-            line.text("method", logged.method.as_str());
-            line.text("path", &logged.path);
+            line.foreign("host", cx.host_name().as_bytes());
+            line.foreign("method", logged.method.as_str().as_bytes());
+            line.foreign("path", logged.path.as_bytes());
+            if let Some(query) = &logged.query {
+                line.foreign("query", query.as_bytes());
+            }
             if let Some(agent) = &logged.user_agent {
-                line.bytes("ua", agent.as_bytes());
+                line.foreign("ua", agent.as_bytes());
             }
             line.number("status", u64::from(status.as_u16()));
             line.text("source", source.as_str());

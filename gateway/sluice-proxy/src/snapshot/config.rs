@@ -9,7 +9,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::base::problem::Problems;
 use crate::base::respond::Envelope;
-use crate::base::units::Span;
+use crate::base::units::{Secret, Span};
 use crate::base::yaml::{Node, Place, nearest, read};
 use crate::parts::filters::Declared;
 use crate::parts::{listener, routing, upstream};
@@ -93,11 +93,27 @@ impl Default for Admin {
 pub(crate) struct AccessLog {
     /// `stdout`, `off`, or a file, which SIGUSR1 opens anew.
     pub(crate) output: String,
+    /// Query parameters to log, by name; no others are. What they hold is masked.
+    pub(crate) query: Vec<String>,
+    /// What is masked besides credentials, numbers of phones and cards, and identities.
+    pub(crate) mask: Mask,
+}
+
+/// What is masked in the access log, beside what always is.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Mask {
+    /// More fields whose values are not shown: `name`, `id_card`. Letters, digits, `-` and `_`;
+    /// capitals, `-` and `_` make no difference.
+    pub(crate) fields: Vec<String>,
+    /// Key of the fingerprints that stand for identities, at least 32 bytes: gateways with the same
+    /// key write the same fingerprint. Without one it is made at start.
+    pub(crate) key: Option<Secret>,
 }
 
 impl Default for AccessLog {
     fn default() -> Self {
-        Self { output: "stdout".to_owned() }
+        Self { output: "stdout".to_owned(), query: Vec::new(), mask: Mask::default() }
     }
 }
 

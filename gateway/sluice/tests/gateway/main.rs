@@ -37,6 +37,7 @@ mod http2;
 mod long;
 mod panic;
 mod parked;
+mod privacy;
 mod redis;
 mod regressions;
 mod reload;

@@ -10,14 +10,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use sluice_engine::mask::Mask;
+
 use super::metrics::Metrics;
 
 /// A buffer is handed over when it has grown to this many bytes.
 const BATCH: usize = 32 * 1024;
 /// Batches that may wait for the writer.
 const QUEUE: usize = 64;
-/// Longest value of one field, bytes; more is cut.
+/// Longest value of one field as it is written, bytes; more is cut.
 const MAX_FIELD: usize = 1024;
+/// Longest line, bytes.
+const MAX_LINE: usize = 8 * 1024;
+/// What names, numbers and flags of a line take at most; the rest is for texts.
+const FOR_NUMBERS: usize = 1024;
 
 /// Where lines go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,10 +121,12 @@ fn open(output: &Output) -> Option<Box<dyn Write>> {
 // === impl Log ===
 
 impl Log {
-    /// Adds one line: `fields` writes the members of the JSON object.
-    pub(crate) fn line(&mut self, fields: impl FnOnce(&mut Line<'_>)) {
+    /// Adds one line: `fields` writes the members of the JSON object. What others wrote is masked.
+    pub(crate) fn line(&mut self, mask: &Mask, fields: impl FnOnce(&mut Line<'_>)) {
         self.buffer.push(b'{');
-        fields(&mut Line { out: &mut self.buffer, first: true });
+        let mut line = Line::new(&mut self.buffer, mask);
+        fields(&mut line);
+        line.end();
         self.buffer.extend_from_slice(b"}\n");
         self.lines += 1;
         if self.buffer.len() >= BATCH {
@@ -144,26 +152,46 @@ impl Log {
 /// One JSON object being written.
 pub(crate) struct Line<'a> {
     out: &'a mut Vec<u8>,
-    first: bool,
+    mask: &'a Mask,
+    start: usize,
+    /// Nothing more fits into the member being written.
+    full: bool,
+    /// Some member is not whole.
+    truncated: bool,
 }
 
-impl Line<'_> {
-    /// A text member; control bytes, quotes and invalid UTF-8 cannot break the line.
-    pub(crate) fn text(&mut self, name: &str, value: &str) {
-        self.bytes(name, value.as_bytes());
+impl<'a> Line<'a> {
+    fn new(out: &'a mut Vec<u8>, mask: &'a Mask) -> Self {
+        let start = out.len();
+        Self { out, mask, start, full: false, truncated: false }
     }
 
-    /// A text member from bytes that need not be UTF-8.
-    pub(crate) fn bytes(&mut self, name: &str, value: &[u8]) {
+    /// A text of the gateway's own: words, names of the config, numbers as text.
+    pub(crate) fn text(&mut self, name: &str, value: &str) {
+        self.quoted(name, value.as_bytes());
+    }
+
+    /// A text that somebody else wrote; it need not be UTF-8. Control bytes and quotes cannot break the
+    /// line, and what it tells of people and secrets is masked.
+    pub(crate) fn foreign(&mut self, name: &str, value: &[u8]) {
+        let masked = self.mask.apply(value, MAX_FIELD);
+        self.truncated |= masked.truncated;
+        self.quoted(name, &masked.text);
+    }
+
+    fn quoted(&mut self, name: &str, value: &[u8]) {
         self.name(name);
+        self.full = false;
         self.out.push(b'"');
-        let cut = value.get(..MAX_FIELD).unwrap_or(value);
-        for chunk in cut.utf8_chunks() {
-            chunk.valid().chars().for_each(|c| self.char(c));
+        let used = self.out.len() - self.start;
+        let end = self.out.len() + MAX_FIELD.min((MAX_LINE - FOR_NUMBERS).saturating_sub(used));
+        for chunk in value.utf8_chunks() {
+            self.chars(chunk.valid(), end);
             if !chunk.invalid().is_empty() {
-                self.out.extend_from_slice(b"\\ufffd");
+                self.char('\u{fffd}', end);
             }
         }
+        self.truncated |= self.full;
         self.out.push(b'"');
     }
 
@@ -189,8 +217,14 @@ impl Line<'_> {
         }
     }
 
+    fn end(mut self) {
+        if self.truncated {
+            self.flag("truncated", true);
+        }
+    }
+
     fn name(&mut self, name: &str) {
-        if !std::mem::take(&mut self.first) {
+        if self.out.len() > self.start {
             self.out.push(b',');
         }
         self.out.push(b'"');
@@ -198,34 +232,138 @@ impl Line<'_> {
         self.out.extend_from_slice(b"\":");
     }
 
-    fn char(&mut self, c: char) {
-        match c {
-            '"' => self.out.extend_from_slice(b"\\\""),
-            '\\' => self.out.extend_from_slice(b"\\\\"),
+    fn chars(&mut self, text: &str, end: usize) {
+        let odd = text.bytes().position(|byte| !is_plain(byte)).unwrap_or(text.len());
+        let (plain, rest) = text.split_at_checked(odd).unwrap_or((text, ""));
+        let room = end.saturating_sub(self.out.len());
+        if self.full {
+            return;
+        }
+        self.full = plain.len() > room;
+        self.out.extend_from_slice(plain.as_bytes().get(..room).unwrap_or(plain.as_bytes()));
+        for c in rest.chars() {
+            self.char(c, end);
+        }
+    }
+
+    /// Writes a character if it fits, and nothing behind one that does not.
+    fn char(&mut self, c: char, end: usize) {
+        let mut buffer = [0; 6];
+        let written: &[u8] = match c {
+            '"' => b"\\\"",
+            '\\' => b"\\\\",
             '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' => {
-                let _ = write!(self.out, "\\u{:04x}", u32::from(c));
+                let _ = write!(buffer.as_mut_slice(), "\\u{:04x}", u32::from(c));
+                &buffer
             }
-            _ => self.out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            _ => c.encode_utf8(&mut buffer).as_bytes(),
+        };
+        self.full |= self.out.len() + written.len() > end;
+        if !self.full {
+            self.out.extend_from_slice(written);
         }
     }
 }
 
+/// Whether a byte stands for itself in JSON and on a terminal.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn mask() -> Mask {
+        Mask::new([], Box::new(|_| 1))
+    }
+
+    fn written(fields: impl FnOnce(&mut Line<'_>)) -> String {
+        let (mut out, mask) = (Vec::new(), mask());
+        let mut line = Line::new(&mut out, &mask);
+        fields(&mut line);
+        line.end();
+        format!("{{{}}}", String::from_utf8(out).unwrap())
+    }
+
+    fn parsed(text: &str) -> serde_json::Value {
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
 
     #[test]
     fn log_injection_is_impossible() {
-        let mut out = Vec::new();
-        let mut line = Line { out: &mut out, first: true };
-        line.bytes("ua", b"a\r\n\"\x1b[31m\\\xff\xe2\x80\xa8");
-        line.number("n", 7);
-        line.millis("t", Duration::from_micros(1_234_567));
-        let text = format!("{{{}}}", String::from_utf8(out).unwrap());
+        let text = written(|line| {
+            line.foreign("ua", b"a\r\n\"\x1b[31m\\\xff\xe2\x80\xa8");
+            line.number("n", 7);
+            line.millis("t", Duration::from_micros(1_234_567));
+        });
         assert!(text.bytes().all(|b| b >= b' '), "{text}");
-        let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let parsed = parsed(&text);
         assert_eq!(parsed["ua"], "a\r\n\"\u{1b}[31m\\\u{fffd}\u{2028}");
         assert_eq!(parsed["t"].as_f64(), Some(1234.567));
+        assert_eq!(parsed.get("truncated"), None);
+    }
+
+    #[test]
+    fn what_others_wrote_is_masked_and_what_is_ours_is_not() {
+        let line = parsed(&written(|line| {
+            line.foreign("path", b"/u/13812341234");
+            line.foreign("query", b"token=abc");
+            line.text("trace_id", "13812341234");
+        }));
+        assert_eq!(
+            (&line["path"], &line["query"]),
+            (&"/u/138****1234".into(), &"token=***".into())
+        );
+        assert_eq!(line["trace_id"], "13812341234");
+    }
+
+    #[test]
+    fn long_texts_and_lines_are_cut_and_say_so() {
+        for text in ["x".repeat(5000), "\u{7}".repeat(5000), "\u{4e2d}".repeat(5000)] {
+            let line = written(|line| {
+                for name in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"] {
+                    line.foreign(name, text.as_bytes());
+                }
+                line.text("k", "");
+                line.number("n", u64::MAX);
+            });
+            assert!(line.len() <= MAX_LINE, "{} bytes", line.len());
+            let line = parsed(&line);
+            assert_eq!(
+                (line["truncated"].as_bool(), line["n"].as_u64()),
+                (Some(true), Some(u64::MAX))
+            );
+            assert!(line["a"].as_str().is_some_and(|a| a.len() > 100 && a.len() <= MAX_FIELD));
+        }
+        // One field that is cut does not silence the next.
+        let line = parsed(&written(|line| {
+            line.foreign("a", &[b'x'; 5000]);
+            line.foreign("b", "\u{e9}".as_bytes());
+        }));
+        assert_eq!(line["b"], "\u{e9}");
+    }
+
+    proptest! {
+        /// Shows S-03 beside the sockets.
+        #[test]
+        fn any_bytes_are_one_line_of_json(
+            a in any::<Vec<u8>>(),
+            b in proptest::collection::vec(any::<u8>(), 900..1200),
+        ) {
+            let text = written(|line| {
+                line.foreign("a", &a);
+                line.foreign("b", &b);
+                line.flag("c", true);
+            });
+            let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+            prop_assert!(!text.contains(breaks));
+            let line = parsed(&text);
+            prop_assert_eq!(line["c"].as_bool(), Some(true));
+            prop_assert!(line["a"].is_string() && line["b"].is_string());
+        }
     }
 
     #[test]
@@ -234,7 +372,7 @@ mod tests {
         let (batches, stuck) = sync_channel(1);
         let mut log = Log { buffer: Vec::new(), lines: 0, batches, metrics: Arc::clone(&metrics) };
         for _ in 0..3 {
-            log.line(|line| line.flag("x", true));
+            log.line(&mask(), |line| line.flag("x", true));
             log.flush();
         }
         assert_eq!(metrics.log_dropped.load(Ordering::Relaxed), 2);

@@ -5,16 +5,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_engine::mask::Mask;
+
 use super::{Compiler, hash};
 use crate::base::respond::Envelope;
 use crate::base::yaml::Place;
 use crate::lasting::redis::Target;
 use crate::lasting::telemetry::access::Output;
+use crate::lasting::telemetry::privacy;
 use crate::parts::upstream::discovery;
 use crate::snapshot::config;
 
 /// Longest `delay` and longest `grace` of a shutdown.
 const LONGEST: Duration = Duration::from_secs(600);
+/// Names that `access_log` may list.
+const MOST_NAMES: usize = 256;
+/// Bytes that a key of fingerprints needs.
+const MIN_KEY: usize = 32;
 
 /// What is not per route.
 #[derive(Debug, Clone)]
@@ -25,6 +32,10 @@ pub(crate) struct Settings {
     pub(crate) envelope: Envelope,
     pub(crate) forwarded_header: bool,
     pub(crate) access_log: Option<Output>,
+    /// Query parameters that are logged.
+    pub(crate) logged_query: Vec<String>,
+    /// What is masked in the access log.
+    pub(crate) mask: Arc<Mask>,
     pub(crate) resolver: discovery::Settings,
     /// Where limits are shared, if they are.
     pub(crate) redis: Option<Arc<Target>>,
@@ -70,12 +81,46 @@ impl Compiler<'_> {
             envelope: config.errors.envelope,
             forwarded_header: config.forwarded_header,
             access_log,
+            logged_query: config.access_log.query.clone(),
+            mask: self.mask(&at.field("access_log")),
             resolver: resolver?,
             redis: self.env.redis.clone(),
             shutdown: config.shutdown,
             allow_shrink: config.allow_shrink,
             files,
         })
+    }
+
+    fn mask(&mut self, at: &Place<'_>) -> Arc<Mask> {
+        let config = &self.config.access_log;
+        let at_query = at.field("query");
+        let at = at.field("mask");
+        for (list, at) in [(&config.query, &at_query), (&config.mask.fields, &at.field("fields"))] {
+            if list.len() > MOST_NAMES {
+                self.env.problems.error(at, format!("{} names; at most {MOST_NAMES}", list.len()));
+            }
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        for (index, name) in config.mask.fields.iter().enumerate() {
+            if !(1..=32).contains(&name.len()) || !name.chars().all(plain) {
+                let at = at.field("fields").index(index);
+                self.env
+                    .problems
+                    .error(&at, format!("`{name}` is not the name of a field"))
+                    .help("write up to 32 letters, digits, `-` and `_`");
+            }
+        }
+        let key = config.mask.key.as_ref().map(|key| key.expose().as_bytes());
+        if let Some(key) = key.filter(|key| key.len() < MIN_KEY) {
+            self.env
+                .problems
+                .error(
+                    &at.field("key"),
+                    format!("the key has {} bytes; {MIN_KEY} are needed", key.len()),
+                )
+                .help("make one with `openssl rand -base64 48`");
+        }
+        Arc::new(privacy::mask(config.mask.fields.iter().map(String::as_str), key))
     }
 
     fn admin(&mut self, at: &Place<'_>) {

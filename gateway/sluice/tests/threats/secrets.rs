@@ -1,0 +1,24 @@
+//! Secrets, and what logs tell of people.
+
+use crate::Row;
+
+pub(crate) const ROWS: &[Row] = &[
+    (
+        "S-01",
+        "credentials in fields, queries, bodies, configs, errors and panics",
+        "never written: header fields and bodies are not logged, parameters only by name, values of \
+         known fields are masked",
+    ),
+    (
+        "S-02",
+        "phones, identity cards, bank cards, identities and addresses of mail in what is logged",
+        "masked, through the escapes of URLs and JSON",
+    ),
+    ("S-03", "line ends, escape sequences, quotes, any byte", "one line of JSON for each request"),
+    ("S-04", "very long fields", "1 KiB of each field, 8 KiB of a line, and `truncated`"),
+    ("S-05", "a secret that others on the machine may read", "a warning"),
+    ("S-06", "core dumps, debuggers", "no dumps, not traceable by its own user; keys are wiped"),
+    ("S-07", "errors of libraries and addresses of services in answers", "a reason word only"),
+    ("S-08", "a secret in what is printed for debugging", "a type that prints stars"),
+    ("S-09", "labels of metrics that clients choose", "labels come from the config"),
+];
