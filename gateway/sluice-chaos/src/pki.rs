@@ -9,8 +9,9 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    date_time_ymd,
 };
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -42,7 +43,12 @@ impl Default for Authority {
 impl Authority {
     /// Makes an authority with a fresh key.
     pub fn new() -> Self {
-        let mut params = named("sluice test authority", &[]);
+        Self::named("sluice test authority")
+    }
+
+    /// The same under a name of its own: revocation lists are told apart by the names of authorities.
+    pub fn named(name: &str) -> Self {
+        let mut params = named(name, &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().expect("a key for the authority");
@@ -70,9 +76,50 @@ impl Authority {
 
     /// A certificate for a client of this name, which is its common name and its DNS name.
     pub fn issue_client(&self, name: &str) -> Pair {
-        let mut params = named(name, &[name]);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(client_params(name))
+    }
+
+    /// The same, but its time is over.
+    pub fn issue_client_expired(&self, name: &str) -> Pair {
+        let mut params = client_params(name);
+        params.not_before = date_time_ymd(2000, 1, 1);
+        params.not_after = date_time_ymd(2001, 1, 1);
         self.sign(params)
+    }
+
+    /// The same with a serial number, to be named in a revocation list.
+    pub fn issue_client_numbered(&self, name: &str, serial: u64) -> Pair {
+        let mut params = client_params(name);
+        params.serial_number = Some(serial.into());
+        self.sign(params)
+    }
+
+    /// A certificate for servers whose time runs between these days of the years.
+    pub fn issue_between(&self, names: &[&str], from: i32, until: i32) -> Pair {
+        let mut params = server_params(names);
+        params.not_before = date_time_ymd(from, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
+        self.sign(params)
+    }
+
+    /// A list that revokes these serial numbers, as PEM.
+    pub fn revoke(&self, serials: &[u64]) -> String {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: (*serial).into(),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2099, 1, 1),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).expect("a signed list");
+        list.pem().expect("a list as text")
     }
 
     fn sign(&self, mut params: CertificateParams) -> Pair {
@@ -173,6 +220,12 @@ fn trusting(authority: &Authority) -> RootCertStore {
 fn server_params(names: &[&str]) -> CertificateParams {
     let mut params = named(names.first().unwrap_or(&"nameless"), names);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params
+}
+
+fn client_params(name: &str) -> CertificateParams {
+    let mut params = named(name, &[name]);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params
 }
 

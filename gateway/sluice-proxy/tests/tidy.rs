@@ -116,6 +116,13 @@ fn filters() -> Vec<String> {
 #[test]
 fn every_config_in_the_documents_is_fine() {
     let folder = tempfile::tempdir().unwrap();
+    // What `development: true` does not make: authorities, and certificates for more than one name.
+    let pair = sluice_proxy::self_signed(&["partners.example"]).unwrap();
+    for (name, text) in
+        [("clients.pem", &pair.cert), ("partners.pem", &pair.cert), ("partners.key", &pair.key)]
+    {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
     let mut seen = 0;
     for page in pages() {
         for block in configs_in(&page) {

@@ -16,6 +16,7 @@ use super::clock::Moment;
 use super::clocks::Clocks;
 use super::fault::Fault;
 use super::respond::Envelope;
+use super::secured::Secured;
 
 /// Facts of a client connection; written by `doors::accept`, shared by its requests.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub(crate) struct Peer {
     pub(crate) ends: Moment,
     /// Whether the connection is TLS.
     pub(crate) secure: bool,
+    /// What TLS has established, where a request has to know. Writer: `doors::connection`.
+    pub(crate) tls: Option<Box<Secured>>,
     /// What happens on it.
     pub(crate) clocks: Arc<Clocks>,
     /// Its place among the listener's connections, given back when the last user of it is gone.

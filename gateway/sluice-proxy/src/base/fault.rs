@@ -92,6 +92,8 @@ faults! {
         "The request must name exactly one valid host.";
     AuthorityMismatch = "authority_mismatch", 400, grpc 3, Client close,
         "The request target and the Host field name different hosts.";
+    Misdirected = "misdirected", 421, grpc 14, Client,
+        "This connection was made for another host; ask for this one on a connection of its own.";
     TargetInvalid = "target_invalid", 400, grpc 3, Client close,
         "The request target has a form that cannot be served here.";
     PathInvalid = "path_invalid", 400, grpc 3, Client,

@@ -160,6 +160,7 @@ fn peer(listener: &Listener, address: SocketAddr, port: u16, place: OwnedSemapho
         body_idle: listener.timeouts.body.0,
         ends: clock::now().after(lifetime(listener.timeouts.max_age.0)),
         secure: listener.tls.is_some(),
+        tls: None,
         clocks: Clocks::start(),
         _place: place,
     }

@@ -4,6 +4,7 @@
 
 mod calm;
 mod gate;
+mod handshake;
 mod http1;
 mod http2;
 mod sniff;
@@ -15,7 +16,6 @@ use futures_util::FutureExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_rustls::server::TlsStream;
 
 use crate::base::clock;
 use crate::base::clocks::Limits;
@@ -66,40 +66,24 @@ struct Session {
 impl Session {
     /// Finds out what is spoken, within the listener's handshake time. What is large is boxed, so that a
     /// connection holds the state of what it does and not of all it could.
-    async fn greet(self, stream: TcpStream) {
-        if self.listener.tls.is_some() {
-            let Some((stream, http2)) = Box::pin(self.shake_hands(stream)).await else { return };
+    async fn greet(mut self, stream: TcpStream) {
+        let limit = self.limit();
+        if let Some(certificates) = self.listener.tls.as_ref().map(Arc::clone) {
+            let shaken = Box::pin(handshake::shake(&mut self, &certificates, stream, limit)).await;
+            let Some(handshake::Shaken { stream, http2 }) = shaken else { return };
+            drop(certificates);
             return if http2 {
                 Box::pin(http2::serve(self, stream)).await
             } else {
                 Box::pin(http1::serve(self, stream)).await
             };
         }
-        let first = tokio::time::timeout_at(self.limit(), sniff::speaks_http2(&stream));
+        let first = tokio::time::timeout_at(limit, sniff::speaks_http2(&stream));
         match Box::pin(first).await {
             Ok(Ok(true)) => Box::pin(http2::serve(self, stream)).await,
             Ok(Ok(false)) => Box::pin(http1::serve(self, stream)).await,
             Ok(Err(_)) | Err(_) => {}
         }
-    }
-
-    /// TLS, and whether HTTP/2 is spoken inside it.
-    async fn shake_hands(&self, stream: TcpStream) -> Option<(Box<TlsStream<TcpStream>>, bool)> {
-        let config = self.listener.tls.as_ref()?.server.as_ref().as_ref().ok()?;
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(config));
-        let refused = match tokio::time::timeout_at(self.limit(), acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => {
-                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                return Some((Box::new(stream), http2));
-            }
-            Ok(Err(error)) => Some(error),
-            Err(_) => None,
-        };
-        self.worker.shard.handshakes_failed.add(1);
-        if let Some(error) = refused {
-            tracing::debug!(listener = %self.listener.name, %error, "TLS handshake failed");
-        }
-        None
     }
 
     fn limit(&self) -> Instant {

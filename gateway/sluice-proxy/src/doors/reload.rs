@@ -198,13 +198,8 @@ impl Reloader {
             .await;
     }
 
-    /// What follows from a published snapshot: certificates, sockets, log, probes.
+    /// What follows from a published snapshot: sockets, log, probes.
     fn put_in_force(&mut self, snapshot: &Snapshot, bound: listeners::Bound) {
-        for listener in &snapshot.listeners {
-            if let Some(tls) = &listener.tls {
-                tls.store.replace(Arc::clone(&tls.certificates));
-            }
-        }
         snapshot.upstreams.values().for_each(probe::watch);
         self.change_log(snapshot.settings.access_log.as_ref());
         let kept = |name: &Arc<str>, address: &SocketAddr| {

@@ -13,7 +13,7 @@ use crate::base::fault::Fault;
 use crate::lasting::link::{Close, Counts, Link};
 use crate::lasting::tasks::Kind as TaskKind;
 use crate::lasting::telemetry::families::Family;
-use crate::lasting::telemetry::metrics::RouteSeries;
+use crate::lasting::telemetry::metrics::{Handshake, RouteSeries};
 use crate::parts::upstream::{Kind, Service};
 use crate::snapshot::compile::Snapshot;
 
@@ -62,6 +62,8 @@ impl Collector for Gateway {
         upstreams(&snapshot, &mut out);
         pools(&self.shared, &mut out);
         clients(&self.shared, &mut out);
+        handshakes(&self.shared, &mut out);
+        certificates(&snapshot, &mut out);
         config(&self.shared, &snapshot, &mut out);
         process(&self.shared, &mut out);
         out
@@ -249,11 +251,6 @@ fn clients(shared: &Shared, out: &mut Vec<MetricFamily>) {
             metrics.sum(|w| &w.connections_handed),
         ),
         ("sluice_accept_errors_total", "Failed accepts.", metrics.sum(|w| &w.accept_errors)),
-        (
-            "sluice_tls_handshake_errors_total",
-            "TLS handshakes that failed or took too long.",
-            metrics.sum(|w| &w.handshakes_failed),
-        ),
         ("sluice_tunnels_opened_total", "Connections switched to another protocol.", tunnels),
         (
             "sluice_log_lines_total",
@@ -296,6 +293,44 @@ fn clients(shared: &Shared, out: &mut Vec<MetricFamily>) {
     websockets.done(out);
 }
 
+fn handshakes(shared: &Shared, out: &mut Vec<MetricFamily>) {
+    let metrics = &shared.workshop.metrics;
+    let mut errors =
+        Family::counter("sluice_tls_handshake_errors_total", "TLS handshakes that failed.");
+    for why in Handshake::ALL {
+        errors.add(&[("reason", why.as_str())], metrics.handshakes_failed(why));
+    }
+    errors.done(out);
+}
+
+/// By listener and the first name of a certificate.
+fn certificates(snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
+    let mut begins = Family::gauge(
+        "sluice_tls_cert_not_before_timestamp_seconds",
+        "When a certificate begins to be valid, by its first name.",
+    );
+    let mut ends = Family::gauge(
+        "sluice_tls_cert_not_after_timestamp_seconds",
+        "When a certificate expires, by its first name.",
+    );
+    for listener in &snapshot.listeners {
+        // Two certificates may be for one name; a series is there once, for the one that ends first.
+        let mut first = std::collections::BTreeMap::new();
+        for served in listener.tls.iter().flat_map(|tls| tls.all()) {
+            let span = (served.not_after, served.not_before);
+            let known = first.entry(served.name.as_str()).or_insert(span);
+            *known = span.min(*known);
+        }
+        for (name, (not_after, not_before)) in first {
+            let labels = [("listener", &*listener.name), ("sni", name)];
+            begins.add(&labels, u64::try_from(not_before).unwrap_or(0));
+            ends.add(&labels, u64::try_from(not_after).unwrap_or(0));
+        }
+    }
+    begins.done(out);
+    ends.done(out);
+}
+
 fn config(shared: &Shared, snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
     let status = &shared.status;
     let mut reloads = Family::counter("sluice_config_reloads_total", "Reloads, by result.");
@@ -327,17 +362,6 @@ fn config(shared: &Shared, snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
     let mut info = Family::gauge("sluice_config_info", "The config in force.");
     info.add(&[("hash", &snapshot.hash)], 1);
     info.done(out);
-    let mut expiry = Family::gauge(
-        "sluice_tls_cert_not_after_timestamp_seconds",
-        "When a certificate expires, by its first name.",
-    );
-    for listener in &snapshot.listeners {
-        for (name, end) in listener.tls.iter().flat_map(|tls| tls.certificates.expiry()) {
-            let end = u64::try_from(*end).unwrap_or(0);
-            expiry.add(&[("listener", &listener.name), ("sni", name)], end);
-        }
-    }
-    expiry.done(out);
 }
 
 fn process(shared: &Shared, out: &mut Vec<MetricFamily>) {

@@ -92,6 +92,9 @@ pub(crate) struct Limits {
     pub(crate) head: ByteSize,
     /// HTTP/2 streams open at a time on one connection.
     pub(crate) streams: u32,
+    /// TLS handshakes under way at a time, for each worker. A further client takes the place of one that
+    /// has not been done after a second, or is refused.
+    pub(crate) handshakes: u32,
 }
 
 impl Default for Limits {
@@ -101,6 +104,7 @@ impl Default for Limits {
             requests_per_connection: 10_000,
             head: ByteSize(32 * 1024),
             streams: 100,
+            handshakes: 128,
         }
     }
 }
@@ -110,19 +114,10 @@ impl Default for Limits {
 pub(crate) struct Listener {
     pub(crate) name: Arc<str>,
     pub(crate) address: SocketAddr,
-    pub(crate) tls: Option<ListenerTls>,
+    pub(crate) tls: Option<Arc<Certificates>>,
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
     pub(crate) connection_balance: ConnectionBalance,
-}
-
-/// TLS of a listener as compiled.
-#[derive(Debug)]
-pub(crate) struct ListenerTls {
-    pub(crate) certificates: Arc<Certificates>,
-    pub(crate) store: Arc<tls::Store>,
-    /// Kept over reloads, so that sessions can be resumed.
-    pub(crate) server: Arc<Result<Arc<rustls::ServerConfig>, rustls::Error>>,
 }
 
 impl Config {
@@ -137,23 +132,9 @@ impl Config {
                 .help("write an IP address and a port, like 0.0.0.0:8080 or [::]:8080");
         }
         let checked = self.check(at, env);
-        let certificates = self.tls.as_ref().and_then(|config| config.build(&at.field("tls"), env));
         let tls = match &self.tls {
             None => None,
-            Some(config) => {
-                let certificates = certificates?;
-                let name = format!("certificates of listener {}", self.name);
-                let store = env.retained.cell(&name, tls::Store::new);
-                let name = format!("TLS of listener {} {:?}", self.name, config.min_version);
-                let server = env.retained.cell(&name, || {
-                    tls::server_config(Arc::clone(&store), config.min_version).map(Arc::new)
-                });
-                if let Err(error) = server.as_ref() {
-                    env.problems.error(&at.field("tls"), format!("TLS cannot be set up: {error}"));
-                    return None;
-                }
-                Some(ListenerTls { certificates: Arc::new(certificates), store, server })
-            }
+            Some(config) => Some(Arc::new(config.build(&self.name, &at.field("tls"), env)?)),
         };
         checked?;
         Some(Listener {
@@ -199,6 +180,7 @@ impl Config {
         for (key, count) in [
             ("connections", u64::from(self.limits.connections)),
             ("requests_per_connection", self.limits.requests_per_connection),
+            ("handshakes", u64::from(self.limits.handshakes)),
         ] {
             if count == 0 {
                 whole = false;

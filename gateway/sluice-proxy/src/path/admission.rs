@@ -14,6 +14,7 @@ use super::survey::{FORWARDED, Survey};
 use crate::base::cx::{Cx, Host};
 use crate::base::fault::Fault;
 use crate::base::hop;
+use crate::base::secured::tells_certificate;
 use crate::snapshot::compile::Snapshot;
 
 /// How this gateway calls itself in `Via`.
@@ -49,6 +50,7 @@ pub(crate) fn admit(cx: &mut Cx, head: &mut Parts, snapshot: &Snapshot) -> Resul
     method(&head.method, snapshot)?;
     framing(&head.headers, &survey)?;
     host(cx, head, &survey)?;
+    right_connection(cx)?;
     if head.uri.path() == "*" {
         return if head.method == Method::OPTIONS {
             Ok(Admitted::Server)
@@ -130,6 +132,15 @@ fn host(cx: &mut Cx, head: &mut Parts, survey: &Survey) -> Result<(), Fault> {
     };
     cx.host = Some(normal_host(value)?);
     Ok(())
+}
+
+/// RFC 9110 section 15.5.20: a connection made for one host is not used for another that has its own
+/// certificate, or wants to know who is calling.
+fn right_connection(cx: &Cx) -> Result<(), Fault> {
+    match &cx.peer.tls {
+        Some(tls) if !tls.serves(cx.host_name()) => Err(Fault::Misdirected),
+        _ => Ok(()),
+    }
 }
 
 /// HTTP/2 names the scheme; HTTP/1 only in the absolute form.
@@ -319,15 +330,25 @@ fn clean(
         FORWARDED.iter().for_each(|name| drop(headers.remove(*name)));
     }
     if survey.underscores {
-        let ambiguous: Vec<HeaderName> =
-            headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
-        ambiguous.iter().for_each(|name| drop(headers.remove(name)));
+        remove_all(headers, |name| name.contains('_'));
     }
     snapshot.identity_headers.iter().for_each(|name| drop(headers.remove(name)));
+    if survey.certificates {
+        remove_all(headers, tells_certificate);
+    }
+    if let Some(client) = cx.peer.tls.as_ref().and_then(|tls| tls.client.as_ref()) {
+        client.introduce(headers);
+    }
     if survey.cookies > 1 {
         join_cookies(headers);
     }
     Ok(())
+}
+
+fn remove_all(headers: &mut HeaderMap, which: impl Fn(&str) -> bool) {
+    let names: Vec<HeaderName> =
+        headers.keys().filter(|name| which(name.as_str())).cloned().collect();
+    names.iter().for_each(|name| drop(headers.remove(name)));
 }
 
 /// RFC 9110 section 7.6.1, over all lines.

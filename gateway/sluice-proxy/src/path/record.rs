@@ -133,6 +133,12 @@ impl Record {
                 line.text("endpoint", endpoint);
             }
             line.text("client_ip", &cx.client.to_string());
+            if let Some(client) = cx.peer.tls.as_ref().and_then(|tls| tls.client.as_ref()) {
+                line.text("client_cert_sha256", client.sha256.to_str().unwrap_or_default());
+                if let Some(name) = &client.common_name {
+                    line.foreign("client_cert_cn", name.as_bytes());
+                }
+            }
             line.text("scheme", if cx.peer.secure { "https" } else { "http" });
             line.text("proto", proto(logged.version));
             line.foreign("host", cx.host_name().as_bytes());

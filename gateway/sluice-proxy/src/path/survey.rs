@@ -4,6 +4,7 @@
 use http::{HeaderMap, HeaderName};
 
 use crate::base::hop;
+use crate::base::secured::tells_certificate;
 
 /// What one pass found.
 #[derive(Debug, Default, Clone, Copy)]
@@ -16,6 +17,8 @@ pub(crate) struct Survey {
     pub(crate) via: bool,
     /// Fields by which proxies tell where a request came from.
     pub(crate) forwarded: bool,
+    /// Fields that say whose certificate the client has shown.
+    pub(crate) certificates: bool,
     /// Names with `_`, which some services read as `-`.
     pub(crate) underscores: bool,
     pub(crate) grpc: bool,
@@ -42,7 +45,7 @@ impl HopByHop {
 }
 
 /// Fields by which proxies tell where a request came from, beside those the gateway writes anew.
-pub(crate) const FORWARDED: [&str; 16] = [
+pub(crate) const FORWARDED: [&str; 17] = [
     "forwarded",
     "x-forwarded-for",
     "x-forwarded-host",
@@ -60,6 +63,8 @@ pub(crate) const FORWARDED: [&str; 16] = [
     "x-real-ip",
     "true-client-ip",
     "cf-connecting-ip",
+    // What other proxies say of a client's certificate.
+    "x-forwarded-client-cert",
 ];
 
 impl Survey {
@@ -80,7 +85,10 @@ impl Survey {
                         survey.hop_by_hop.0 |= 1 << at;
                         continue;
                     }
-                    survey.forwarded |= may_be_forwarded(name) && FORWARDED.contains(&name);
+                    if may_be_forwarded(name) {
+                        survey.forwarded |= FORWARDED.contains(&name);
+                        survey.certificates |= tells_certificate(name);
+                    }
                     survey.underscores |= name.bytes().any(|byte| byte == b'_');
                 }
             }

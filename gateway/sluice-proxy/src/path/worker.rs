@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::base::room::Rooms;
 use crate::lasting::pool::Pools;
 use crate::lasting::telemetry::access::Log;
 use crate::lasting::telemetry::metrics;
@@ -18,6 +19,8 @@ pub(crate) struct Worker {
     pub(crate) siblings: usize,
     pub(crate) pools: Pools,
     pub(crate) shard: Arc<metrics::Worker>,
+    /// TLS handshakes under way, by listener.
+    pub(crate) handshakes: Rooms,
     pub(crate) log: RefCell<Option<Log>>,
     /// The gateway is stopping: answers close their connections.
     pub(crate) draining: Cell<bool>,
@@ -43,6 +46,7 @@ impl Worker {
             siblings: siblings.max(1),
             pools,
             shard,
+            handshakes: Rooms::default(),
             log: RefCell::new(None),
             draining: Cell::new(false),
             reader: RefCell::new(reader),

@@ -2,5 +2,6 @@
 //! itself trusts.
 
 mod clients;
+mod mutual;
 mod replaced;
 mod services;

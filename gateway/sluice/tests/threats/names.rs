@@ -8,7 +8,11 @@ pub(crate) const ROWS: &[Row] = &[
         "a handshake that stops after its first byte",
         "closed after `timeouts.handshake`, counted",
     ),
-    ("T-02", "handshakes by the thousand", "a bound on those under way"),
+    (
+        "T-02",
+        "handshakes by the thousand, or that never end",
+        "at most `limits.handshakes` under way on a worker; one that has had a second gives way",
+    ),
     (
         "T-03",
         "a key that does not belong to the certificate; half a file",
@@ -28,16 +32,20 @@ pub(crate) const ROWS: &[Row] = &[
     (
         "T-07",
         "a connection for one name used for another",
-        "421 where the other name has another policy",
+        "421 `misdirected` where the other name has its own certificate, or another policy",
     ),
     ("T-08", "old versions of TLS", "refused"),
     ("T-09", "early data", "not offered"),
     (
         "T-10",
         "a session of one name resumed for another with client certificates",
-        "bound to name and policy",
+        "never: sessions are bound to name and policy, and to the content of its files",
     ),
-    ("T-11", "client certificates that are wrong, expired or missing", "refused"),
+    (
+        "T-11",
+        "client certificates that are wrong, expired, revoked or missing",
+        "refused in the handshake; services are told of verified ones only",
+    ),
     (
         "T-12",
         "a service with the wrong certificate, or without TLS",

@@ -67,12 +67,55 @@ pub(crate) const METHODS: [&str; 8] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "OTHER"];
 
 /// Statuses counted by number; others are counted by class.
-pub(crate) const STATUSES: [u16; 37] = [
+pub(crate) const STATUSES: [u16; 38] = [
     101, 200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409,
-    410, 412, 413, 414, 415, 417, 422, 426, 429, 431, 499, 500, 501, 502, 503, 504, 505, 508,
+    410, 412, 413, 414, 415, 417, 421, 422, 426, 429, 431, 499, 500, 501, 502, 503, 504, 505, 508,
 ];
 const CLASSES: usize = 5;
 const CODES: usize = STATUSES.len() + CLASSES;
+
+/// Why a TLS handshake failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handshake {
+    /// It took longer than `timeouts.handshake`.
+    Timeout,
+    /// More than `limits.handshakes` were under way.
+    Shed,
+    /// No certificate is for the name that was asked for.
+    Name,
+    /// The client's certificate is missing, or not believed.
+    ClientCertificate,
+    /// The client does not believe ours, or gave up with an alert.
+    Alert,
+    /// What was sent is no TLS that is spoken here.
+    Protocol,
+    /// The connection ended before hands were shaken.
+    Closed,
+}
+
+impl Handshake {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Timeout,
+        Self::Shed,
+        Self::Name,
+        Self::ClientCertificate,
+        Self::Alert,
+        Self::Protocol,
+        Self::Closed,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Shed => "shed",
+            Self::Name => "name",
+            Self::ClientCertificate => "client_certificate",
+            Self::Alert => "alert",
+            Self::Protocol => "protocol",
+            Self::Closed => "closed",
+        }
+    }
+}
 
 /// One worker's counters that belong to no route.
 #[derive(Debug)]
@@ -91,7 +134,7 @@ pub(crate) struct Worker {
     pub(crate) http1_broken: Count,
     /// Ended by a violation of HTTP/2.
     pub(crate) http2_broken: Count,
-    pub(crate) handshakes_failed: Count,
+    handshakes_failed: [Count; Handshake::ALL.len()],
     pub(crate) accept_errors: Count,
     pub(crate) aborted: Count,
     pub(crate) panics: Count,
@@ -114,7 +157,7 @@ impl Worker {
             connections_unparked: Count::default(),
             http1_broken: Count::default(),
             http2_broken: Count::default(),
-            handshakes_failed: Count::default(),
+            handshakes_failed: Default::default(),
             accept_errors: Count::default(),
             aborted: Count::default(),
             panics: Count::default(),
@@ -136,6 +179,13 @@ impl Worker {
 
     pub(crate) fn request(&self, method: usize, status: StatusCode) {
         if let Some(cell) = self.requests.get(method).and_then(|row| row.get(code(status))) {
+            cell.add(1);
+        }
+    }
+
+    /// A TLS handshake has failed.
+    pub(crate) fn handshake_failed(&self, why: Handshake) {
+        if let Some(cell) = self.handshakes_failed.get(why as usize) {
             cell.add(1);
         }
     }
@@ -202,6 +252,12 @@ impl Metrics {
             }
         }
         out
+    }
+
+    /// TLS handshakes that failed for this reason.
+    pub(crate) fn handshakes_failed(&self, why: Handshake) -> u64 {
+        let cells = self.workers.iter().filter_map(|w| w.handshakes_failed.get(why as usize));
+        cells.map(Count::get).sum()
     }
 
     /// Counts of refusals by fault.

@@ -11,6 +11,7 @@ use super::{Flow, Hooks};
 use crate::base::body::Body;
 use crate::base::cx::Cx;
 use crate::base::fault::Fault;
+use crate::base::secured::tells_certificate;
 use crate::base::yaml::Place;
 use crate::parts::env::{Env, Owner};
 use crate::parts::text::Text;
@@ -94,6 +95,13 @@ impl Changes {
             for (header, text) in from {
                 let at = at.field(key);
                 let compiled = value(text, &at.field(header), owner, env);
+                if tells_certificate(&header.to_ascii_lowercase()) {
+                    let message =
+                        format!("`{header}` tells of a client's certificate; only TLS knows that");
+                    env.problems.error(&at.key(header), message);
+                    whole = false;
+                    continue;
+                }
                 match (name(header, &at.key(header), env), compiled) {
                     (Some(name), Some(text)) => to.push((name, text)),
                     _ => whole = false,

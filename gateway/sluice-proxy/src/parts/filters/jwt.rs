@@ -14,6 +14,7 @@ use super::{Flow, Hooks};
 use crate::base::clock;
 use crate::base::cx::{Cx, Principal};
 use crate::base::fault::Fault;
+use crate::base::secured::tells_certificate;
 use crate::base::units::Span;
 use crate::base::yaml::Place;
 use crate::parts::env::{Env, Owner};
@@ -131,7 +132,8 @@ impl Config {
 /// A header that may carry a claim: none that frames or routes the request.
 fn identity_header(name: &str, at: &Place<'_>, env: &mut Env<'_>) -> Option<HeaderName> {
     let parsed = header_name(name, at, env)?;
-    if super::headers::OURS.contains(&parsed.as_str()) || parsed == AUTHORIZATION {
+    let taken = super::headers::OURS.contains(&parsed.as_str()) || parsed == AUTHORIZATION;
+    if taken || tells_certificate(parsed.as_str()) {
         env.problems.error(at, format!("`{name}` cannot carry a claim"));
         return None;
     }

@@ -18,7 +18,7 @@ const GOODBYE: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\
 
 /// What `openssl s_client` tells of a connection, on which it sends one request. Its exit status is
 /// the verdict on the handshake.
-fn s_client(addr: SocketAddr, args: &[&str]) -> Result<String, String> {
+pub(super) fn s_client(addr: SocketAddr, args: &[&str]) -> Result<String, String> {
     use std::io::Write as _;
     let mut command = Command::new(tool("openssl"));
     command.args(["s_client", "-ign_eof", "-connect", &addr.to_string()]).args(args);
