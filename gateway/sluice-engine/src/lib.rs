@@ -17,6 +17,7 @@
 //! | [`window`] | whether a hit is within a rate |
 //! | [`breaker`] | whether an endpoint may be called |
 //! | [`balance`] | which endpoint to call |
+//! | [`pressure`] | what is done when memory is short |
 //! | [`template`] | how a text with holes is filled |
 //! | [`mask`] | what of a text must not stand in a log |
 //! | [`trace`] | where a request stands in a distributed trace |
@@ -35,6 +36,7 @@ pub mod http2;
 pub mod mask;
 pub mod matcher;
 pub mod moment;
+pub mod pressure;
 mod ring;
 pub mod template;
 pub mod trace;

@@ -1,5 +1,6 @@
 //! Floor 2: what outlives a reload. Cells hold observations only; their rules come with each snapshot.
 
+pub(crate) mod bulkhead;
 pub(crate) mod limits;
 pub(crate) mod link;
 pub(crate) mod pool;

@@ -1,9 +1,11 @@
 //! Floor 3: what operators can declare. Each part is one file that holds, in this order, the words
 //! (`Config`), how they are compiled (`build`), and what they do.
 
+pub(crate) mod bulkhead;
 pub(crate) mod env;
 pub(crate) mod filters;
 pub(crate) mod listener;
+pub(crate) mod overload;
 pub(crate) mod routing;
 pub(crate) mod text;
 pub(crate) mod tls;

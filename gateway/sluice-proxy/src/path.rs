@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 pub(crate) mod builtin;
 pub(crate) mod forward;
+pub(crate) mod overload;
 pub(crate) mod pipeline;
 pub(crate) mod record;
 pub(crate) mod survey;

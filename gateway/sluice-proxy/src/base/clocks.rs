@@ -42,6 +42,8 @@ pub(crate) struct Clocks {
     stuck: AtomicU64,
     /// What was written since the first of them, bytes.
     taken: AtomicU64,
+    /// Whether the connection is being cut because memory is short.
+    shed: AtomicBool,
     pub(crate) signals: Signals,
 }
 
@@ -163,6 +165,23 @@ impl Clocks {
         let since =
             self.idle_since.load(Ordering::Relaxed).max(self.head_since.load(Ordering::Relaxed));
         (at_rest && since != 0).then(|| Moment::from_nanos(since))
+    }
+
+    /// How much the connection holds, roughly: requests in progress count most, then an answer that is not
+    /// read, then a head that has come in part. 0 at rest.
+    pub(crate) fn weight(&self) -> u64 {
+        let busy = u64::from(self.busy.load(Ordering::Relaxed));
+        let stuck = u64::from(self.stuck_since.load(Ordering::Relaxed) != 0);
+        busy * 4 + stuck * 2 + u64::from(self.is_amid_head())
+    }
+
+    /// The connection is given up because memory is short.
+    pub(crate) fn set_shed(&self) {
+        self.shed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_shed(&self) -> bool {
+        self.shed.load(Ordering::Relaxed)
     }
 
     fn note_write(&self, polled: &Poll<io::Result<usize>>) {

@@ -39,8 +39,19 @@ pub(crate) struct Peer {
     pub(crate) tls: Option<Box<Secured>>,
     /// What happens on it.
     pub(crate) clocks: Arc<Clocks>,
-    /// Its place among the listener's connections, given back when the last user of it is gone.
-    pub(crate) _place: OwnedSemaphorePermit,
+    /// Its places, given back when the last user of it is gone.
+    pub(crate) _place: Seats,
+}
+
+/// A connection's places among others.
+#[derive(Debug)]
+pub(crate) struct Seats {
+    /// Among the connections of its listener.
+    #[expect(dead_code, reason = "held, and given back when dropped")]
+    pub(crate) own: OwnedSemaphorePermit,
+    /// Among those of all listeners.
+    #[expect(dead_code, reason = "held, and given back when dropped")]
+    pub(crate) common: OwnedSemaphorePermit,
 }
 
 /// The host a request names: lower case, without port and without a trailing dot.

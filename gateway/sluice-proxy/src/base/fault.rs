@@ -140,6 +140,15 @@ faults! {
         "Too many requests; try again later.";
     LimitStoreDown = "limit_store_down", 503, grpc 14, Gateway,
         "The limit of this call cannot be checked now.";
+    // Overload.
+    Overloaded = "overloaded", 503, grpc 14, Gateway,
+        "The gateway has more requests in progress than it may; try again later.";
+    BulkheadFull = "bulkhead_full", 503, grpc 14, Gateway,
+        "This part of the service has more requests in progress than it may; try again later.";
+    MemoryShort = "memory_short", 503, grpc 14, Gateway,
+        "The gateway is short of memory; try again later.";
+    Shed = "shed", 503, grpc 14, Gateway close,
+        "The gateway was short of memory and gave this connection up.";
     // The client's connection.
     BodyTimeout = "body_timeout", 408, grpc 4, Client close,
         "The request body did not arrive in time.";

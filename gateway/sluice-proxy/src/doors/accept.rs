@@ -6,30 +6,35 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::HeaderValue;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::balance::{self, Handed};
 use super::connection;
-use super::shared::Shared;
+use super::crowd::Crowd;
+use super::shared::{Command, Mood, Shared, resize};
 use crate::base::clock;
 use crate::base::clocks::Clocks;
-use crate::base::cx::Peer;
+use crate::base::cx::{Peer, Seats};
 use crate::lasting::tasks::{self, Kind};
 use crate::parts::listener::{ConnectionBalance, Listener};
 use crate::path::worker::Worker;
 
 /// Pause after an error that will not go away at once (no descriptors, no memory).
 const PAUSE: Duration = Duration::from_millis(50);
+/// Time between two wishes for room, while there is none.
+const ROOM: Duration = Duration::from_millis(250);
 
 /// A worker's end of a listener.
 pub(crate) struct Door {
     pub(crate) worker: Rc<Worker>,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) crowd: Rc<Crowd>,
     /// Name of the listener.
     pub(crate) name: Arc<str>,
-    pub(crate) draining: watch::Receiver<bool>,
+    pub(crate) mood: watch::Receiver<Mood>,
 }
 
 impl Door {
@@ -48,32 +53,58 @@ impl Door {
         let places = Arc::new(Semaphore::new(granted));
         loop {
             // Without a free place connections wait in the kernel's queue.
-            let place = tokio::select! {
-                biased;
-                place = Arc::clone(&places).acquire_owned() => place,
-                _ = self.draining.wait_for(|drain| *drain) => return,
-            };
-            let Ok(place) = place else { return };
+            let own = |door: &Self| make_room(&door.worker, &door.crowd, Some(&door.name));
+            let Some(place) = self.place(&places, own).await else { return };
             let accepted = tokio::select! {
                 biased;
                 accepted = socket.accept() => accepted,
-                _ = self.draining.wait_for(|drain| *drain) => return,
+                () = drains(&mut self.mood) => return,
             };
             match accepted {
                 Ok((stream, address)) => {
+                    // Taken only now: doors where nobody comes must not hold places of the others.
+                    let all = Arc::clone(&self.shared.places.free);
+                    let Some(common) = self.place(&all, Self::ask_for_room).await else { return };
                     let Some(listener) = find(&self.worker, &self.name) else { return };
                     granted = resize(&places, granted, share(&self.worker, &listener));
-                    self.usher(listener, stream, address, port, place);
+                    self.usher(listener, stream, address, port, Seats { own: place, common });
                 }
                 Err(error) => {
                     self.worker.shard.accept_errors.add(1);
                     if !is_passing(&error) {
+                        self.ask_for_room();
                         tracing::warn!(listener = %self.name, %error, "cannot accept; pausing");
                         tokio::time::sleep_until(clock::deadline(clock::now().after(PAUSE))).await;
                     }
                 }
             }
         }
+    }
+
+    /// A place among `places`. While there is none, those who can be done without are asked to go.
+    async fn place(
+        &mut self,
+        places: &Arc<Semaphore>,
+        make_room: impl Fn(&Self),
+    ) -> Option<OwnedSemaphorePermit> {
+        loop {
+            if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+                return Some(place);
+            }
+            make_room(self);
+            let again = clock::deadline(clock::now().after(ROOM));
+            let free = tokio::time::timeout_at(again, Arc::clone(places).acquire_owned());
+            tokio::select! {
+                biased;
+                place = free => if let Ok(place) = place { return place.ok() },
+                () = drains(&mut self.mood) => return None,
+            }
+        }
+    }
+
+    /// Has all workers close connections at rest.
+    fn ask_for_room(&self) {
+        self.shared.command(|_| Command::MakeRoom);
     }
 
     /// Serves a connection here, or has another worker do it.
@@ -83,7 +114,7 @@ impl Door {
         stream: TcpStream,
         address: SocketAddr,
         port: u16,
-        place: OwnedSemaphorePermit,
+        place: Seats,
     ) {
         let other = match listener.connection_balance {
             ConnectionBalance::ReusePort => None,
@@ -93,7 +124,7 @@ impl Door {
         };
         let Some(other) = other else {
             let peer = peer(&listener, address, port, place);
-            return serve(&self.worker, listener, peer, stream, self.draining.clone());
+            return serve(&self.worker, &self.crowd, listener, peer, stream, self.mood.clone());
         };
         // An error says that the stream is of no use to anybody.
         if let Ok(stream) = stream.into_std() {
@@ -106,25 +137,45 @@ impl Door {
 }
 
 /// Serves what another worker has accepted.
-pub(crate) fn take(worker: &Rc<Worker>, handed: Handed, draining: watch::Receiver<bool>) {
+pub(crate) fn take(
+    worker: &Rc<Worker>,
+    crowd: &Rc<Crowd>,
+    handed: Handed,
+    mood: watch::Receiver<Mood>,
+) {
     let Handed { listener, stream, address, port, place } = handed;
     // A listener that was removed meanwhile serves no more.
     let Some(listener) = find(worker, &listener) else { return };
     if let Ok(stream) = TcpStream::from_std(stream) {
         let peer = peer(&listener, address, port, place);
-        serve(worker, listener, peer, stream, draining);
+        serve(worker, crowd, listener, peer, stream, mood);
     }
 }
 
 fn serve(
     worker: &Rc<Worker>,
+    crowd: &Rc<Crowd>,
     listener: Arc<Listener>,
     peer: Peer,
     stream: TcpStream,
-    draining: watch::Receiver<bool>,
+    mood: watch::Receiver<Mood>,
 ) {
-    let serve = connection::serve(Rc::clone(worker), listener, Rc::new(peer), stream, draining);
-    tasks::local(Kind::Connection, serve);
+    let seat = crowd.join(&peer.listener, &peer.clocks);
+    let index = seat.index();
+    let serve = connection::serve(Rc::clone(worker), listener, Rc::new(peer), stream, mood);
+    let task = tasks::local(Kind::Connection, serve.map(move |()| drop(seat)));
+    crowd.started(index, task.abort_handle());
+}
+
+/// Closes connections at rest, of one listener or of all.
+pub(crate) fn make_room(worker: &Worker, crowd: &Crowd, listener: Option<&str>) {
+    let closed = crowd.make_room(listener, clock::now());
+    worker.shard.connections_made_room.add(closed as u64);
+}
+
+async fn drains(mood: &mut watch::Receiver<Mood>) {
+    // An error says that the worker is gone.
+    let _ = mood.wait_for(|mood| *mood == Mood::Draining).await;
 }
 
 /// The listener as the current snapshot declares it.
@@ -138,18 +189,7 @@ fn share(worker: &Worker, listener: &Listener) -> usize {
     all.div_ceil(worker.siblings).clamp(1, Semaphore::MAX_PERMITS)
 }
 
-/// Follows a changed limit; places in use are taken away when they become free, at the next
-/// connections.
-fn resize(places: &Semaphore, granted: usize, wanted: usize) -> usize {
-    if wanted >= granted {
-        places.add_permits(wanted - granted);
-        wanted
-    } else {
-        granted - places.forget_permits(granted - wanted)
-    }
-}
-
-fn peer(listener: &Listener, address: SocketAddr, port: u16, place: OwnedSemaphorePermit) -> Peer {
+fn peer(listener: &Listener, address: SocketAddr, port: u16, place: Seats) -> Peer {
     let ip = address.ip().to_canonical();
     Peer {
         address,

@@ -3,14 +3,15 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::mpsc;
 
 use super::balance::Underway;
 pub use super::input::{Environment, Origin};
 pub use super::reload::Rejected;
 use super::reload::{Reloader, load};
-use super::shared::{Shared, Status};
-use super::{admin, stop, thread};
+use super::shared::{Places, Shared, Status};
+use super::{admin, memory, stop, thread};
 use crate::base::problem::render;
 use crate::lasting::retained::Retained;
 use crate::lasting::telemetry::metrics::Metrics;
@@ -67,6 +68,7 @@ pub struct Started {
 pub fn run(options: Options, started: impl FnOnce(&Started)) -> Result<(), RunError> {
     // The one provider; a second call in a process finds it installed.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    raise_descriptors();
     let workers = options.workers.max(1);
     let (shared, facts) = prepare(&options, workers)?;
     let admin = std::net::TcpListener::bind(facts.admin)
@@ -99,6 +101,17 @@ pub fn run(options: Options, started: impl FnOnce(&Started)) -> Result<(), RunEr
     Ok(())
 }
 
+/// Takes as many descriptors as the process may have: the soft limit is 1,024 on most systems, for programs
+/// that use select(2).
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        // What is refused stays as it was, and the limit of connections follows what is there.
+        let _ = setrlimit(Resource::Nofile, raised);
+    }
+}
+
 fn prepare(options: &Options, workers: usize) -> Result<(Arc<Shared>, Started), RunError> {
     let workshop = Workshop {
         retained: Arc::new(Retained::default()),
@@ -107,6 +120,7 @@ fn prepare(options: &Options, workers: usize) -> Result<(Arc<Shared>, Started), 
     let Compiled { snapshot, warnings } =
         compile_with(&workshop, &options.origin, &options.environment, true)
             .map_err(|rejected| RunError::Config(rejected.0))?;
+    let places = Places::new(snapshot.settings.overload.connections);
     let facts = facts(&snapshot, options, workers, warnings);
     let shared = Arc::new(Shared {
         live: Live::new(Arc::new(snapshot)),
@@ -114,6 +128,7 @@ fn prepare(options: &Options, workers: usize) -> Result<(Arc<Shared>, Started), 
         status: Status::default(),
         workers: Mutex::default(),
         underway: Underway::new(workers),
+        places,
         log: Mutex::default(),
     });
     Ok((shared, facts))
@@ -172,6 +187,7 @@ async fn operate(
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let (demand, demands) = mpsc::channel(1);
     crate::lasting::tasks::control(reloader.run(demands));
+    crate::lasting::tasks::control(memory::watch(Arc::clone(shared)));
     signals.until_stop(shared, &demand).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     Ok(stop::drain(shared, &mut signals).await)

@@ -10,9 +10,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::shared::{Command, Shared};
+use crate::base::cx::Seats;
 use crate::lasting::telemetry::metrics::{Metrics, Worker};
 
 /// A connection that another worker has accepted.
@@ -23,8 +22,8 @@ pub(crate) struct Handed {
     pub(crate) address: SocketAddr,
     /// Port of the listener.
     pub(crate) port: u16,
-    /// Its place among the listener's connections.
-    pub(crate) place: OwnedSemaphorePermit,
+    /// Its places.
+    pub(crate) place: Seats,
 }
 
 /// Connections that were handed to each worker and have not been taken yet.

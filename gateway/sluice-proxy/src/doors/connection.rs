@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::shared::Mood;
 use crate::base::clock;
 use crate::base::clocks::Limits;
 use crate::base::cx::Peer;
@@ -31,11 +32,11 @@ pub(crate) fn serve(
     listener: Arc<Listener>,
     peer: Rc<Peer>,
     stream: TcpStream,
-    draining: watch::Receiver<bool>,
+    mood: watch::Receiver<Mood>,
 ) -> impl Future<Output = ()> {
     let open = Open::count(&worker.shard);
     let _ = stream.set_nodelay(true);
-    let session = Session { worker, listener, peer, draining };
+    let session = Session { worker, listener, peer, mood };
     session.greet(stream).map(move |()| drop(open))
 }
 
@@ -60,7 +61,7 @@ struct Session {
     worker: Rc<Worker>,
     listener: Arc<Listener>,
     peer: Rc<Peer>,
-    draining: watch::Receiver<bool>,
+    mood: watch::Receiver<Mood>,
 }
 
 impl Session {

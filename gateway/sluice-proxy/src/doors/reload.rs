@@ -200,6 +200,7 @@ impl Reloader {
 
     /// What follows from a published snapshot: sockets, log, probes.
     fn put_in_force(&mut self, snapshot: &Snapshot, bound: listeners::Bound) {
+        self.shared.places.resize(snapshot.settings.overload.connections);
         snapshot.upstreams.values().for_each(probe::watch);
         self.change_log(snapshot.settings.access_log.as_ref());
         let kept = |name: &Arc<str>, address: &SocketAddr| {

@@ -7,9 +7,11 @@ use std::sync::atomic::Ordering;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder as _, Registry, TextEncoder};
+use sluice_engine::pressure::Stage;
 
 use super::shared::Shared;
 use crate::base::fault::Fault;
+use crate::lasting::bulkhead::Bulkhead;
 use crate::lasting::link::{Close, Counts, Link};
 use crate::lasting::tasks::Kind as TaskKind;
 use crate::lasting::telemetry::families::Family;
@@ -64,6 +66,7 @@ impl Collector for Gateway {
         clients(&self.shared, &mut out);
         handshakes(&self.shared, &mut out);
         certificates(&snapshot, &mut out);
+        overload(&self.shared, &snapshot, &mut out);
         config(&self.shared, &snapshot, &mut out);
         process(&self.shared, &mut out);
         out
@@ -288,6 +291,13 @@ fn clients(shared: &Shared, out: &mut Vec<MetricFamily>) {
     broken.add(&[("proto", "http1")], metrics.sum(|w| &w.http1_broken));
     broken.add(&[("proto", "http2")], metrics.sum(|w| &w.http2_broken));
     broken.done(out);
+    let mut spared = Family::counter(
+        "sluice_client_connections_ended_total",
+        "Client connections ended for the sake of others, by reason.",
+    );
+    spared.add(&[("reason", "room")], metrics.sum(|w| &w.connections_made_room));
+    spared.add(&[("reason", "memory")], metrics.sum(|w| &w.connections_shed));
+    spared.done(out);
     let mut websockets = Family::gauge("sluice_websocket_connections", "Tunnels open.");
     websockets.add(&[], tunnels.saturating_sub(metrics.sum(|w| &w.tunnels_closed)));
     websockets.done(out);
@@ -362,6 +372,53 @@ fn config(shared: &Shared, snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
     let mut info = Family::gauge("sluice_config_info", "The config in force.");
     info.add(&[("hash", &snapshot.hash)], 1);
     info.done(out);
+}
+
+fn overload(shared: &Shared, snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
+    let mut in_progress =
+        Family::gauge("sluice_bulkhead_in_progress", "Requests that hold a place of a bulkhead.");
+    let mut waiting =
+        Family::gauge("sluice_bulkhead_waiting", "Requests that wait for a place of a bulkhead.");
+    let mut refused = Family::counter(
+        "sluice_bulkhead_refused_total",
+        "Requests that a bulkhead refused, or that waited in vain.",
+    );
+    for bulkhead in shared.workshop.retained.all::<Bulkhead>() {
+        let labels = [("bulkhead", bulkhead.name.as_str())];
+        in_progress.add(&labels, u64::from(bulkhead.in_progress()));
+        waiting.add(&labels, u64::from(bulkhead.waiting()));
+        refused.add(&labels, bulkhead.refused());
+    }
+    [in_progress, waiting, refused].into_iter().for_each(|family| family.done(out));
+    let status = &shared.status;
+    let now = usize::from(status.stage.load(Ordering::Relaxed));
+    let mut stage =
+        Family::gauge("sluice_memory_stage", "1 for what is done about the use of memory, else 0.");
+    for (index, known) in Stage::ALL.iter().enumerate() {
+        stage.add(&[("stage", known.as_str())], u64::from(index == now));
+    }
+    stage.done(out);
+    for (name, help, value) in [
+        (
+            "sluice_memory_limit_bytes",
+            "Memory the gateway may use; 0 if nobody says.",
+            snapshot.settings.overload.memory_limit.unwrap_or(0),
+        ),
+        (
+            "sluice_memory_used_bytes",
+            "Resident memory when it was last looked at.",
+            status.memory.load(Ordering::Relaxed),
+        ),
+        (
+            "sluice_client_connections_limit",
+            "Client connections that all listeners together take.",
+            shared.places.limit() as u64,
+        ),
+    ] {
+        let mut family = Family::gauge(name, help);
+        family.add(&[], value);
+        family.done(out);
+    }
 }
 
 fn process(shared: &Shared, out: &mut Vec<MetricFamily>) {

@@ -1,9 +1,11 @@
 //! What all threads of one gateway share.
 
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sluice_engine::pressure::Stage;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::balance::{Handed, Underway};
@@ -20,6 +22,7 @@ pub(crate) struct Shared {
     /// Where to send commands to each worker.
     pub(crate) workers: Mutex<Vec<UnboundedSender<Command>>>,
     pub(crate) underway: Underway,
+    pub(crate) places: Places,
     pub(crate) log: Mutex<Option<Arc<Writer>>>,
 }
 
@@ -35,10 +38,62 @@ pub(crate) enum Command {
     Log(Option<Log>),
     /// Give up an idle connection of this link, if there is one.
     Yield(u64),
+    /// Memory is that short now.
+    Pressure(Stage),
+    /// Cut the connections that hold most.
+    Shed,
+    /// Close connections at rest, since others wait for their places.
+    MakeRoom,
     /// Answers ask clients to come back on a new connection.
     Farewell,
     /// Accept no more, finish what is open.
     Drain,
+}
+
+/// What connections are told of the gateway's state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Mood {
+    #[default]
+    Normal,
+    /// Connections at rest are not kept.
+    Lean,
+    /// The gateway is stopping.
+    Draining,
+}
+
+/// Places of client connections, over all listeners and workers.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub(crate) free: Arc<Semaphore>,
+    granted: Mutex<usize>,
+}
+
+impl Places {
+    pub(crate) fn new(wanted: usize) -> Self {
+        let wanted = wanted.min(Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(wanted)), granted: Mutex::new(wanted) }
+    }
+
+    /// Follows a changed limit. Places in use can be taken away only when they are free again, at the next
+    /// call.
+    pub(crate) fn resize(&self, wanted: usize) {
+        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        *granted = resize(&self.free, *granted, wanted.min(Semaphore::MAX_PERMITS));
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        *self.granted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Brings `places` from `granted` to `wanted`, as far as they are free; returns what is granted then.
+pub(crate) fn resize(places: &Semaphore, granted: usize, wanted: usize) -> usize {
+    if wanted >= granted {
+        places.add_permits(wanted - granted);
+        wanted
+    } else {
+        granted - places.forget_permits(granted - wanted)
+    }
 }
 
 /// Facts for readiness, metrics and operators.
@@ -46,6 +101,10 @@ pub(crate) enum Command {
 pub(crate) struct Status {
     pub(crate) serving: AtomicBool,
     pub(crate) draining: AtomicBool,
+    /// Bytes of memory in use, as far as they are measured.
+    pub(crate) memory: AtomicU64,
+    /// How short it is: the stage's position.
+    pub(crate) stage: AtomicU8,
     pub(crate) generation: AtomicU64,
     pub(crate) reloads_ok: AtomicU64,
     pub(crate) reloads_rejected: AtomicU64,

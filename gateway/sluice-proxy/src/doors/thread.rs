@@ -6,13 +6,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_engine::pressure::Stage;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::accept::{self, Door};
-use super::shared::{Command, Shared};
+use super::crowd::Crowd;
+use super::shared::{Command, Mood, Shared};
 use crate::base::{clock, deadline, seat};
 use crate::lasting::pool::Pools;
 use crate::lasting::redis;
@@ -56,7 +58,8 @@ async fn serve(
     shared: &Arc<Shared>,
     mut commands: UnboundedReceiver<Command>,
 ) {
-    let (drain, draining) = watch::channel(false);
+    let (feel, mood) = watch::channel(Mood::Normal);
+    let crowd = Rc::new(Crowd::default());
     let mut accepting: HashMap<Arc<str>, JoinHandle<()>> = HashMap::new();
     let mut tick = tokio::time::interval(TICK);
     tasks::local(Kind::Worker, deadline::keep());
@@ -69,7 +72,8 @@ async fn serve(
                         worker: Rc::clone(worker),
                         shared: Arc::clone(shared),
                         name: Arc::clone(&name),
-                        draining: draining.clone(),
+                        crowd: Rc::clone(&crowd),
+                        mood: mood.clone(),
                     };
                     let task = tasks::local(Kind::Worker, door.accept(socket));
                     if let Some(old) = accepting.insert(name, task) {
@@ -78,7 +82,7 @@ async fn serve(
                 },
                 Some(Command::Serve(handed)) => {
                     shared.underway.taken(worker.index);
-                    accept::take(worker, handed, draining.clone());
+                    accept::take(worker, &crowd, handed, mood.clone());
                 }
                 Some(Command::Unlisten(names)) => for name in names {
                     if let Some(task) = accepting.remove(&name) {
@@ -91,11 +95,27 @@ async fn serve(
                     }
                 }
                 Some(Command::Yield(link)) => worker.pools.yield_one(link),
+                Some(Command::Pressure(stage)) => {
+                    worker.stage.set(stage);
+                    let lean = if stage >= Stage::Lean { Mood::Lean } else { Mood::Normal };
+                    feel.send_if_modified(|mood| {
+                        let changes = *mood != Mood::Draining && *mood != lean;
+                        if changes {
+                            *mood = lean;
+                        }
+                        changes
+                    });
+                }
+                Some(Command::Shed) => {
+                    let shed = crowd.shed();
+                    worker.shard.connections_shed.add(shed as u64);
+                }
+                Some(Command::MakeRoom) => accept::make_room(worker, &crowd, None),
                 Some(Command::Farewell) => worker.draining.set(true),
                 Some(Command::Drain) => {
                     worker.draining.set(true);
                     // The accept loops empty their queues before they close their sockets.
-                    let _ = drain.send(true);
+                    let _ = feel.send(Mood::Draining);
                 }
                 None => return,
             },

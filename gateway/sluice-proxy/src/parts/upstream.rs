@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_engine::{balance, breaker};
 
+use super::bulkhead::{self, Bound};
 use super::env::Env;
 use crate::base::units::{Percent, Span};
 use crate::base::yaml::Place;
@@ -58,6 +59,9 @@ pub(crate) struct Config {
     /// Stop asking a service that keeps failing.
     #[serde(default)]
     breaker: Option<BreakerConfig>,
+    /// Bound the requests in progress to all its endpoints.
+    #[serde(default)]
+    bulkhead: Option<bulkhead::Config>,
 }
 
 fn default_host() -> String {
@@ -223,6 +227,7 @@ pub(crate) struct Service {
     pub(crate) plan: Plan,
     pub(crate) position: Arc<balance::Cell>,
     pub(crate) breaker: Option<Breaker>,
+    pub(crate) bulkhead: Option<Bound>,
     pub(crate) host: HostMode,
     pub(crate) protocol: Protocol,
     pub(crate) timeouts: Timeouts,
@@ -275,6 +280,12 @@ impl Config {
             None => Some(None),
             Some(config) => config.build(name, &at.field("breaker"), env).map(Some),
         };
+        let bulkhead = match self.bulkhead {
+            None => Some(None),
+            Some(config) => {
+                config.build(&format!("upstream:{name}"), &at.field("bulkhead"), env).map(Some)
+            }
+        };
         let health_check = match &self.health_check {
             None => Some(None),
             Some(config) => config.build(&at.field("health_check"), env).map(Some),
@@ -314,6 +325,7 @@ impl Config {
                 .retained
                 .cell(&format!("position of upstream {name}"), balance::Cell::default),
             breaker: breaker?,
+            bulkhead: bulkhead?,
             host: host?,
             protocol,
             timeouts,

@@ -15,7 +15,7 @@ use sluice_engine::matcher::{self, Found, Match};
 use super::admission::{self, Admitted, Wants};
 use super::record::{Inbound, Record};
 use super::worker::Worker;
-use super::{builtin, forward};
+use super::{builtin, forward, overload};
 use crate::base::body::Body;
 use crate::base::clock;
 use crate::base::cx::{Cx, Logged, Peer};
@@ -123,6 +123,7 @@ async fn run(record: &mut Record, inbound: &mut Inbound) -> Result<Response<Body
     }
     let missed = find(record, head).err();
     let route = record.route.and_then(|index| view.routes.get(index)).unwrap_or(&view.unmatched);
+    overload::refuse_if_short(record, route)?;
     for filter in &route.chain {
         record.passed += 1;
         match filter.on_request(&mut record.cx, head).await? {
@@ -193,7 +194,12 @@ async fn ask(
     }
     match &upstream.kind {
         Kind::Builtin(kind) => Box::pin(builtin::serve(*kind, record, inbound)).await,
-        Kind::Service(service) => forward::send(record, upstream, service, inbound, wants).await,
+        Kind::Service(service) => {
+            overload::enter(record, route, service).await?;
+            let answer = forward::send(record, upstream, service, inbound, wants).await;
+            overload::let_go(record, route, &answer);
+            answer
+        }
     }
 }
 
@@ -218,7 +224,7 @@ fn answer(
     for filter in route.chain.iter().take(record.passed).rev() {
         filter.on_response(&mut record.cx, &mut response);
     }
-    if record.cx.http1 && (last || record.worker.draining.get()) {
+    if record.cx.http1 && (last || record.worker.keeps_none()) {
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if !switching {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

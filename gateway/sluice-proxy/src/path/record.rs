@@ -14,6 +14,7 @@ use crate::base::body::{End, Ending};
 use crate::base::clock::{self, Moment};
 use crate::base::cx::Cx;
 use crate::base::fault::Fault;
+use crate::lasting::bulkhead::Place;
 use crate::lasting::link::{Close, InFlight};
 use crate::lasting::pool::Lease;
 use crate::lasting::telemetry::access::Line;
@@ -43,6 +44,8 @@ pub(crate) struct Record {
     /// The answer must be the last on its connection.
     pub(crate) unusable: bool,
     pub(crate) in_flight: Option<InFlight>,
+    /// Its places in the bulkheads of the gateway, the route and the upstream.
+    pub(crate) places: [Option<Place>; 3],
     /// Filters whose request hook was called; their response hooks run on the way back.
     pub(crate) passed: usize,
     /// The client's side of a switch of protocols, if it asked for one.
@@ -65,6 +68,7 @@ impl Record {
             lease: None,
             unusable: false,
             in_flight: None,
+            places: [None, None, None],
             passed: 0,
             upgrade: None,
             closed: false,
@@ -88,7 +92,10 @@ impl Record {
         if end == End::Abandoned {
             shard.aborted.add(1);
         }
-        let fault = self.cx.fault.or_else(|| self.status.is_none().then_some(Fault::ClientGone));
+        let shed = end != End::Complete && self.cx.peer.clocks.is_shed();
+        let unanswered = self.status.is_none().then_some(Fault::ClientGone);
+        let fault = if shed { Some(Fault::Shed) } else { self.cx.fault.or(unanswered) };
+        self.cx.fault = fault;
         if let Some(fault) = fault {
             shard.reject(fault);
         }
@@ -102,6 +109,7 @@ impl Record {
 
     fn settle(&mut self, end: End, now: Moment) {
         self.in_flight = None;
+        self.places = [None, None, None];
         let Some(lease) = self.lease.take() else { return };
         match end {
             End::Complete if self.unusable => lease.discard(Close::Unusable),

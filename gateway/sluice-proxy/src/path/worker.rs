@@ -6,6 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::room::Rooms;
+use sluice_engine::pressure::Stage;
+
 use crate::lasting::pool::Pools;
 use crate::lasting::telemetry::access::Log;
 use crate::lasting::telemetry::metrics;
@@ -24,6 +26,8 @@ pub(crate) struct Worker {
     pub(crate) log: RefCell<Option<Log>>,
     /// The gateway is stopping: answers close their connections.
     pub(crate) draining: Cell<bool>,
+    /// How short memory is.
+    pub(crate) stage: Cell<Stage>,
     reader: RefCell<Reader>,
     view: RefCell<View>,
 }
@@ -49,9 +53,15 @@ impl Worker {
             handshakes: Rooms::default(),
             log: RefCell::new(None),
             draining: Cell::new(false),
+            stage: Cell::new(Stage::Normal),
             reader: RefCell::new(reader),
             view: RefCell::new(view),
         }
+    }
+
+    /// Whether answers are the last on their connections.
+    pub(crate) fn keeps_none(&self) -> bool {
+        self.draining.get() || self.stage.get() >= Stage::Lean
     }
 
     /// The snapshot in force; a request asks once and keeps the answer.

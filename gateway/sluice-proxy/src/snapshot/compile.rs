@@ -143,6 +143,7 @@ impl<'a> Compiler<'a> {
                     global.iter().filter(|f| !f.serves()).map(Arc::clone).collect(),
                 ),
                 upstream: None,
+                bulkhead: None,
                 websocket: false,
                 streaming: false,
                 series,

@@ -12,7 +12,7 @@ use crate::base::respond::Envelope;
 use crate::base::units::{Secret, Span};
 use crate::base::yaml::{Node, Place, nearest, read};
 use crate::parts::filters::Declared;
-use crate::parts::{listener, routing, upstream};
+use crate::parts::{bulkhead, listener, overload, routing, upstream};
 
 /// The route table. Unknown keys are refused; keys that begin with `x-` are free for anchors.
 #[derive(Debug, JsonSchema)]
@@ -51,6 +51,9 @@ pub(crate) struct Config {
     /// The Redis that gateways share.
     #[serde(default)]
     pub(crate) redis: Redis,
+    /// What the gateway takes on at most.
+    #[serde(default)]
+    pub(crate) overload: overload::Config,
     /// How the gateway stops.
     #[serde(default)]
     pub(crate) shutdown: Shutdown,
@@ -184,6 +187,9 @@ pub(crate) struct Route {
     /// The service it leads to; not needed where a filter answers.
     #[serde(default)]
     pub(crate) upstream: Option<String>,
+    /// Bound the requests of this route that are in progress.
+    #[serde(default)]
+    pub(crate) bulkhead: Option<bulkhead::Config>,
     /// Let WebSocket upgrades pass.
     #[serde(default)]
     pub(crate) websocket: bool,
@@ -225,6 +231,8 @@ struct Keys {
     #[serde(default)]
     redis: IgnoredAny,
     #[serde(default)]
+    overload: IgnoredAny,
+    #[serde(default)]
     shutdown: IgnoredAny,
     #[serde(default)]
     allow_shrink: IgnoredAny,
@@ -264,6 +272,7 @@ impl Config {
             forwarded_header: sections.read("forwarded_header", || false),
             resolver: sections.read("resolver", upstream::discovery::Config::default),
             redis: sections.read("redis", Redis::default),
+            overload: sections.read("overload", overload::Config::default),
             shutdown: sections.read("shutdown", Shutdown::default),
             allow_shrink: sections.read("allow_shrink", || false),
             filters: sections.read("filters", Vec::new),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::lasting::telemetry::metrics::RouteSeries;
+use crate::parts::bulkhead::Bound;
 use crate::parts::filters::Filter;
 use crate::parts::upstream::Upstream;
 
@@ -14,6 +15,7 @@ pub(crate) struct Route {
     pub(crate) chain: Vec<Arc<Filter>>,
     /// Where requests go that no filter answered.
     pub(crate) upstream: Option<Arc<Upstream>>,
+    pub(crate) bulkhead: Option<Bound>,
     /// Whether WebSocket upgrades may pass.
     pub(crate) websocket: bool,
     /// Long-lived answers: no total time limit and no cap on the body, an idle limit instead.

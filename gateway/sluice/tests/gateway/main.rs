@@ -35,6 +35,7 @@ mod heads;
 mod hostile;
 mod http2;
 mod long;
+mod overload;
 mod panic;
 mod parked;
 mod privacy;

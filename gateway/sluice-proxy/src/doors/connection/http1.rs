@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
+use super::super::shared::Mood;
 use super::Session;
 use super::gate::Gate;
 use crate::base::body::Body;
@@ -49,7 +50,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = session.limits();
-    let Session { worker, listener, peer, draining } = session;
+    let Session { worker, listener, peer, mood } = session;
     let clocks = Arc::clone(&peer.clocks);
     let head = usize::try_from(listener.limits.head.0).unwrap_or(READ_BUFFER);
     let watched = Watched::new(stream, Arc::clone(&clocks));
@@ -75,7 +76,7 @@ where
             Ok::<_, Infallible>(response)
         })
     });
-    let mut watch = Watch { clocks, limits, draining, ending: false };
+    let mut watch = Watch { clocks, limits, mood, asked: false, ending: false };
     let sleep = tokio::time::sleep_until(clock::deadline(clock::now()));
     let mut sleep = std::pin::pin!(sleep);
     loop {
@@ -84,7 +85,7 @@ where
             watch.wait(&mut gate, sleep.as_mut()).await
         };
         match next {
-            Next::Request => {}
+            Next::Request => watch.asked = true,
             Next::Farewell => return farewell(gate).await,
             Next::Nothing => return,
         }
@@ -161,7 +162,9 @@ impl Drop for Parked<'_> {
 struct Watch {
     clocks: Arc<Clocks>,
     limits: Limits,
-    draining: watch::Receiver<bool>,
+    mood: watch::Receiver<Mood>,
+    /// It has had a request: when memory is short, only who has not may stay to make one.
+    asked: bool,
     /// The connection takes no more requests.
     ending: bool,
 }
@@ -230,7 +233,7 @@ impl Watch {
                     Ok(None) => {}
                 },
                 // Whoever has begun to ask is answered.
-                _ = self.draining.wait_for(|drain| *drain), if !amid => return Next::Farewell,
+                () = ends(&mut self.mood, self.asked), if !amid => return Next::Farewell,
                 () = sleep.as_mut() => {}
             }
         }
@@ -246,15 +249,17 @@ impl Watch {
                 if let Poll::Ready(done) = advance(connection, &self.clocks.signals, cx) {
                     return Poll::Ready(Event::Done(done.err()));
                 }
-                if !self.ending && self.draining.has_changed().unwrap_or(true) {
-                    return Poll::Ready(Event::Drain);
+                if !self.ending && self.mood.has_changed().unwrap_or(true) {
+                    return Poll::Ready(Event::Mood);
                 }
                 alarm.poll(cx).map(|()| Event::Look)
             });
             match event.await {
                 Event::Done(None) => return Outcome::Closed,
                 Event::Done(error) => return Outcome::Failed(error),
-                Event::Drain => {
+                // Answers say for themselves that they are the last while memory is short.
+                Event::Mood if !is_draining(&mut self.mood) => {}
+                Event::Mood => {
                     self.ending = true;
                     // Whoever has begun to ask is answered, and told that it was the last time.
                     if !self.clocks.is_amid_head() {
@@ -315,10 +320,22 @@ impl Watch {
     }
 }
 
+/// Waits until a connection at rest has to go.
+async fn ends(mood: &mut watch::Receiver<Mood>, asked: bool) {
+    // An error says that the worker is gone.
+    let _ = mood.wait_for(|mood| *mood == Mood::Draining || asked && *mood == Mood::Lean).await;
+}
+
+/// Whether a change of mood was that to draining.
+fn is_draining(mood: &mut watch::Receiver<Mood>) -> bool {
+    let gone = mood.has_changed().is_err();
+    gone || *mood.borrow_and_update() == Mood::Draining
+}
+
 /// What happens while hyper works.
 enum Event {
     Done(Option<hyper::Error>),
-    Drain,
+    Mood,
     Look,
 }
 

@@ -13,12 +13,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::super::shared::Mood;
 use super::Session;
 use super::calm::Calm;
-use crate::base::clock;
-use crate::base::clocks::{Expired, Watched};
+use crate::base::clock::{self, Moment};
+use crate::base::clocks::{Clocks, Expired, Watched};
 use crate::lasting::tasks::{Kind, Local};
 use crate::path::pipeline;
+
+/// Who has been at rest for less may be about to ask.
+const AT_REST: Duration = Duration::from_secs(1);
 
 /// Serves a stream to its end. An answered ping or an opened window is no sign of use: only the idle
 /// clock runs between requests, and only requests stop it.
@@ -27,7 +31,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let limits = session.limits();
-    let Session { worker, listener, peer, mut draining } = session;
+    let Session { worker, listener, peer, mut mood } = session;
     let (clocks, ends) = (Arc::clone(&peer.clocks), peer.ends);
     let shard = Arc::clone(&worker.shard);
     let watched = Watched::new(stream, Arc::clone(&clocks));
@@ -49,6 +53,8 @@ where
         .serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
     let mut ending = false;
+    // What was decided before this connection came holds for it too.
+    mood.mark_changed();
     let next = clocks.look(clock::now(), &limits).unwrap_or_else(|_| clock::now()).min(ends);
     let mut watchdog = std::pin::pin!(tokio::time::sleep_until(clock::deadline(next)));
     loop {
@@ -61,15 +67,23 @@ where
                 }
                 return;
             }
-            _ = draining.wait_for(|drain| *drain), if !ending => {
-                ending = true;
-                connection.as_mut().graceful_shutdown();
+            changed = mood.changed(), if !ending => {
+                let mood = *mood.borrow_and_update();
+                // Without a worker there is nobody to serve.
+                if changed.is_err() || mood == Mood::Draining || is_spare(&clocks, mood) {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
             }
             () = watchdog.as_mut() => {
                 let now = clock::now();
                 let looked = clocks.look(now, &limits);
                 let next = match looked {
-                    _ if !ending && (now >= ends || looked == Err(Expired::Idle)) => {
+                    _ if !ending
+                        && (now >= ends
+                            || looked == Err(Expired::Idle)
+                            || is_spare(&clocks, *mood.borrow())) =>
+                    {
                         ending = true;
                         connection.as_mut().graceful_shutdown();
                         // A client that ignores the farewell is cut at the next look.
@@ -83,6 +97,12 @@ where
             }
         }
     }
+}
+
+/// Whether the connection can be done without while memory is short.
+fn is_spare(clocks: &Clocks, mood: Mood) -> bool {
+    let rests = |since: Moment| since.after(AT_REST) <= clock::now();
+    mood == Mood::Lean && clocks.resting_since().is_some_and(rests)
 }
 
 /// Whether the stream failed and not what was said on it.

@@ -128,6 +128,10 @@ pub(crate) struct Worker {
     pub(crate) connections_closed: Count,
     /// Of those it accepted, handed to another worker.
     pub(crate) connections_handed: Count,
+    /// Closed while at rest, to make room for others.
+    pub(crate) connections_made_room: Count,
+    /// Cut because memory was short.
+    pub(crate) connections_shed: Count,
     pub(crate) connections_parked: Count,
     pub(crate) connections_unparked: Count,
     /// Ended by what hyper's HTTP/1 parser does not take, although the gate did.
@@ -153,6 +157,8 @@ impl Worker {
             connections_opened: Count::default(),
             connections_closed: Count::default(),
             connections_handed: Count::default(),
+            connections_made_room: Count::default(),
+            connections_shed: Count::default(),
             connections_parked: Count::default(),
             connections_unparked: Count::default(),
             http1_broken: Count::default(),

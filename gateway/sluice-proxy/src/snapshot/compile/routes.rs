@@ -120,6 +120,13 @@ impl<'a> Compiler<'a> {
         let shared = group.map_or(&[][..], |group| &group.filters);
         let chain =
             Route::sorted(around.global.iter().chain(shared).chain(&own).map(Arc::clone).collect());
+        let bulkhead = match declared.bulkhead {
+            None => None,
+            Some(config) => {
+                let owner = format!("route:{}", declared.id);
+                Some(config.build(&owner, &at.field("bulkhead"), &mut self.env)?)
+            }
+        };
         let outline = Outline {
             hosts: matching.hosts.clone(),
             path: matching.path.or(matching.path_regex).unwrap_or_else(|| "/**".to_owned()),
@@ -132,6 +139,7 @@ impl<'a> Compiler<'a> {
             id: declared.id.as_str().into(),
             chain,
             upstream,
+            bulkhead,
             websocket: declared.websocket,
             streaming: declared.streaming,
             series: self.series(&declared.id),

@@ -13,6 +13,7 @@ use crate::base::yaml::Place;
 use crate::lasting::redis::Target;
 use crate::lasting::telemetry::access::Output;
 use crate::lasting::telemetry::privacy;
+use crate::parts::overload::Overload;
 use crate::parts::upstream::discovery;
 use crate::snapshot::config;
 
@@ -39,6 +40,7 @@ pub(crate) struct Settings {
     pub(crate) resolver: discovery::Settings,
     /// Where limits are shared, if they are.
     pub(crate) redis: Option<Arc<Target>>,
+    pub(crate) overload: Overload,
     pub(crate) shutdown: config::Shutdown,
     pub(crate) allow_shrink: bool,
     /// Files the config names, which are watched like the config itself.
@@ -59,6 +61,7 @@ impl Compiler<'_> {
     pub(super) fn settings(&mut self, at: &Place<'_>) -> Option<Settings> {
         let config = self.config;
         let resolver = config.resolver.build(&at.field("resolver"), &mut self.env);
+        let overload = config.overload.build(&at.field("overload"), &mut self.env);
         self.admin(&at.field("admin").field("address"));
         self.redis(&at.field("redis").field("url"));
         self.shutdown(&at.field("shutdown"));
@@ -84,6 +87,7 @@ impl Compiler<'_> {
             logged_query: config.access_log.query.clone(),
             mask: self.mask(&at.field("access_log")),
             resolver: resolver?,
+            overload: overload?,
             redis: self.env.redis.clone(),
             shutdown: config.shutdown,
             allow_shrink: config.allow_shrink,
