@@ -13,6 +13,7 @@
 //! | [`load`] | an open-loop load driver |
 //! | [`process`] | child processes, Redis among them |
 //! | [`dns`] | a DNS server with a table |
+//! | [`faults`] | a TCP proxy that delays, slows, holds back, corrupts and cuts |
 //! | [`record`] | what upstreams note down about a request |
 //!
 //! Servers stop when their handle is dropped. They run on a runtime of this crate, so a test of any
@@ -36,6 +37,7 @@
 
 pub mod client;
 pub mod dns;
+pub mod faults;
 mod framing;
 mod ground;
 pub mod h2up;

@@ -16,6 +16,11 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {
     fn tcp(&self) -> &TcpStream;
 
+    /// The socket itself, where there is no TLS over it.
+    fn into_tcp(self: Box<Self>) -> Option<TcpStream> {
+        None
+    }
+
     /// The protocol agreed on in the TLS handshake.
     fn alpn(&self) -> Option<Vec<u8>> {
         None
@@ -25,6 +30,10 @@ pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {
 impl Wire for TcpStream {
     fn tcp(&self) -> &TcpStream {
         self
+    }
+
+    fn into_tcp(self: Box<Self>) -> Option<TcpStream> {
+        Some(*self)
     }
 }
 
