@@ -197,7 +197,7 @@ impl balance::Endpoints for Ten {
 }
 
 fn pick(policy: balance::Policy) -> Step {
-    let (chooser, cell) = (balance::Chooser::new(policy, &Ten), balance::Cell::default());
+    let (chooser, cell) = (balance::Chooser::new(policy, &Ten, 50), balance::Cell::default());
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     Box::new(move || {
         random = random.rotate_left(7).wrapping_mul(5);

@@ -7,10 +7,14 @@
 //! Endpoints come in three tiers, tried in this order: primaries, backups, and last the endpoint
 //! that the caller wants to avoid because it has just failed. An endpoint of weight 0 is never
 //! chosen.
+//!
+//! When too few primaries are available and no backup is, who is available counts no more: a share
+//! of requests may fail, but those that are left are not crushed by the load of all (a *panic*).
 
 mod least_request;
 mod round_robin;
 
+use std::cell::OnceCell;
 use std::sync::atomic::AtomicU64;
 
 pub use round_robin::Schedule;
@@ -53,6 +57,8 @@ pub struct Cell {
 pub struct Chooser {
     primaries: Tier,
     backups: Tier,
+    /// Fewer available primaries than so many of 100 are too few.
+    panic_percent: u8,
 }
 
 /// A tier compiled for its policy.
@@ -63,13 +69,34 @@ enum Tier {
 }
 
 impl Chooser {
-    /// Compiles the weights and tiers of `endpoints`.
+    /// Compiles the weights and tiers of `endpoints`. When fewer than `panic_percent` of 100 primaries
+    /// are available, all of them are used; 0 for never.
     #[must_use]
-    pub fn new(policy: Policy, endpoints: &dyn Endpoints) -> Self {
+    pub fn new(policy: Policy, endpoints: &dyn Endpoints, panic_percent: u8) -> Self {
         Self {
             primaries: Tier::new(policy, endpoints, false),
             backups: Tier::new(policy, endpoints, true),
+            panic_percent,
         }
+    }
+
+    /// Whether too few are available, so that all primaries are used.
+    pub fn panics(&self, endpoints: &impl Endpoints) -> bool {
+        if self.panic_percent == 0 {
+            return false;
+        }
+        let (mut all, mut available) = (0_u64, 0_u64);
+        for index in (0..endpoints.len()).filter(|index| endpoints.weight(*index) > 0) {
+            match (endpoints.backup(index), endpoints.available(index)) {
+                (true, true) => return false,
+                (true, false) => {}
+                (false, up) => {
+                    all += 1;
+                    available += u64::from(up);
+                }
+            }
+        }
+        available * 100 < all * u64::from(self.panic_percent)
     }
 
     /// Chooses an endpoint, or `None` when none is available.
@@ -83,11 +110,21 @@ impl Chooser {
         avoid: Option<usize>,
         random: u64,
     ) -> Option<usize> {
-        let ready = |index: usize| Some(index) != avoid && endpoints.available(index);
+        // Asked only where somebody is not available, so that it costs nothing as long as all are.
+        let panic = OnceCell::new();
+        let usable = |index: usize| {
+            endpoints.available(index)
+                || !endpoints.backup(index) && *panic.get_or_init(|| self.panics(endpoints))
+        };
+        let ready = |index: usize| Some(index) != avoid && usable(index);
         self.primaries
             .pick(cell, endpoints, &ready, random)
             .or_else(|| self.backups.pick(cell, endpoints, &ready, random))
-            .or_else(|| avoid.filter(|index| usable(endpoints, *index)))
+            .or_else(|| {
+                avoid.filter(|index| {
+                    *index < endpoints.len() && endpoints.weight(*index) > 0 && usable(*index)
+                })
+            })
     }
 }
 
@@ -120,10 +157,6 @@ impl Tier {
             }
         }
     }
-}
-
-fn usable(endpoints: &impl Endpoints, index: usize) -> bool {
-    index < endpoints.len() && endpoints.weight(index) > 0 && endpoints.available(index)
 }
 
 #[cfg(test)]
@@ -171,7 +204,7 @@ pub(crate) mod tests {
         for policy in POLICIES {
             let mut list = Fake::list(&[1, 1, 1]);
             list[2].backup = true;
-            let (cell, chooser) = (Cell::default(), Chooser::new(policy, &list));
+            let (cell, chooser) = (Cell::default(), Chooser::new(policy, &list, 0));
             for random in 0..20 {
                 let picked = chooser.pick(&cell, &list, Some(0), random);
                 assert_eq!(picked, Some(1), "{policy:?}");
@@ -192,10 +225,43 @@ pub(crate) mod tests {
         for policy in POLICIES {
             let none = Fake::list(&[]);
             assert!(none.is_empty());
-            assert_eq!(Chooser::new(policy, &none).pick(&Cell::default(), &none, None, 1), None);
+            assert_eq!(
+                Chooser::new(policy, &none, 50).pick(&Cell::default(), &none, None, 1),
+                None
+            );
             let drained = Fake::list(&[0, 0]);
-            let chooser = Chooser::new(policy, &drained);
+            let chooser = Chooser::new(policy, &drained, 50);
             assert_eq!(chooser.pick(&Cell::default(), &drained, Some(1), 1), None);
+        }
+    }
+
+    #[test]
+    fn too_few_are_as_good_as_none_unless_a_backup_is_there() {
+        for policy in POLICIES {
+            let mut list = Fake::list(&[1, 1, 1, 0]);
+            list.iter_mut().for_each(|one| one.available = false);
+            let chooser = Chooser::new(policy, &list, 50);
+            let picks = |list: &Vec<Fake>, avoid| {
+                let cell = Cell::default();
+                let picks = (0..30).filter_map(|random| chooser.pick(&cell, list, avoid, random));
+                picks.collect::<std::collections::BTreeSet<usize>>()
+            };
+            assert_eq!(picks(&list, None), [0, 1, 2].into(), "{policy:?}");
+            assert_eq!(picks(&list, Some(1)), [0, 2].into(), "{policy:?}");
+            list[0].available = true;
+            assert!(chooser.panics(&list));
+            assert_eq!(picks(&list, None), [0, 1, 2].into(), "{policy:?}");
+            list[1].available = true;
+            assert!(!chooser.panics(&list));
+            assert_eq!(picks(&list, None), [0, 1].into(), "{policy:?}");
+
+            let mut list = Fake::list(&[1, 1]);
+            list[0].available = false;
+            list[1].backup = true;
+            let chooser = Chooser::new(policy, &list, 50);
+            assert_eq!(chooser.pick(&Cell::default(), &list, None, 1), Some(1));
+            list[1].available = false;
+            assert_eq!(chooser.pick(&Cell::default(), &list, None, 1), Some(0));
         }
     }
 }

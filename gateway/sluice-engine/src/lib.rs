@@ -18,6 +18,8 @@
 //! | [`breaker`] | whether an endpoint may be called |
 //! | [`balance`] | which endpoint to call |
 //! | [`pressure`] | what is done when memory is short |
+//! | [`ejection`] | whether an endpoint that keeps failing is taken out of use |
+//! | [`budget`] | whether a request may be sent a second time |
 //! | [`template`] | how a text with holes is filled |
 //! | [`mask`] | what of a text must not stand in a log |
 //! | [`trace`] | where a request stands in a distributed trace |
@@ -28,8 +30,10 @@
 
 pub mod balance;
 pub mod breaker;
+pub mod budget;
 pub mod canon;
 pub mod cidr;
+pub mod ejection;
 pub mod forwarded;
 pub mod http1;
 pub mod http2;

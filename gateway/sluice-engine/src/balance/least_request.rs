@@ -141,7 +141,7 @@ mod tests {
     use super::super::{Cell, Chooser, Policy};
 
     fn picks(list: &Vec<Fake>, count: u64) -> Vec<usize> {
-        let (cell, chooser) = (Cell::default(), Chooser::new(Policy::LeastRequest, list));
+        let (cell, chooser) = (Cell::default(), Chooser::new(Policy::LeastRequest, list, 0));
         (0..count).filter_map(|random| chooser.pick(&cell, list, None, random)).collect()
     }
 

@@ -56,7 +56,7 @@ proptest! {
         offset in 0_usize..100,
     ) {
         let list = idle(&weights);
-        let (cell, chooser) = (Cell::default(), Chooser::new(Policy::RoundRobin, &list));
+        let (cell, chooser) = (Cell::default(), Chooser::new(Policy::RoundRobin, &list, 0));
         let next = || chooser.pick(&cell, &list, None, 0).unwrap();
         for _ in 0..offset {
             next();
@@ -119,7 +119,7 @@ proptest! {
         least in any::<bool>(),
     ) {
         let policy = if least { Policy::LeastRequest } else { Policy::RoundRobin };
-        let (cell, chooser) = (Cell::default(), Chooser::new(policy, &list));
+        let (cell, chooser) = (Cell::default(), Chooser::new(policy, &list, 0));
         let usable = |index: &usize| list.0[*index].available && list.0[*index].weight > 0;
         let tier = |backup: bool| -> Vec<usize> {
             let own = |index: &usize| list.0[*index].backup == backup && Some(*index) != avoid;
@@ -137,10 +137,35 @@ proptest! {
         }
     }
 
+    /// Whether somebody is picked who is not available follows from the counts alone, and then the pick
+    /// is a primary.
+    #[test]
+    fn a_panic_follows_from_the_counts(
+        list in list(30),
+        percent in 0_u8..=100,
+        random in any::<u64>(),
+        least in any::<bool>(),
+    ) {
+        let policy = if least { Policy::LeastRequest } else { Policy::RoundRobin };
+        let chooser = Chooser::new(policy, &list, percent);
+        let members = || list.0.iter().filter(|one| one.weight > 0);
+        let all = members().filter(|one| !one.backup).count();
+        let up = members().filter(|one| !one.backup && one.available).count();
+        let saved = members().any(|one| one.backup && one.available);
+        let panic = !saved && up * 100 < all * usize::from(percent);
+        prop_assert_eq!(chooser.panics(&list), panic);
+        let picked = chooser.pick(&Cell::default(), &list, None, random).map(|at| &list.0[at]);
+        match picked {
+            Some(one) if panic => prop_assert!(!one.backup && one.weight > 0),
+            Some(one) => prop_assert!(one.available && one.weight > 0),
+            None => prop_assert!(!panic && up == 0 && !saved),
+        }
+    }
+
     /// In a short list nobody has a smaller load for its weight than the one picked.
     #[test]
     fn the_least_loaded_is_picked(list in list(16), random in any::<u64>()) {
-        let (cell, chooser) = (Cell::default(), Chooser::new(Policy::LeastRequest, &list));
+        let (cell, chooser) = (Cell::default(), Chooser::new(Policy::LeastRequest, &list, 0));
         if let Some(picked) = chooser.pick(&cell, &list, None, random) {
             let picked = &list.0[picked];
             let load = |one: &One| f64::from(one.in_flight + 1) / f64::from(one.weight);

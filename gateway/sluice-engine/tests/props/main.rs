@@ -11,7 +11,11 @@ mod balance;
 #[cfg(test)]
 mod breaker;
 #[cfg(test)]
+mod budget;
+#[cfg(test)]
 mod canon;
+#[cfg(test)]
+mod ejection;
 #[cfg(test)]
 mod mask;
 #[cfg(test)]

@@ -177,6 +177,7 @@ fn outline(kind: &Kind) -> serde_json::Value {
         Kind::Service(service) => service,
     };
     let set = service.endpoints.load();
+    let now = clock::now();
     let endpoints: Vec<_> = set
         .endpoints
         .iter()
@@ -187,6 +188,7 @@ fn outline(kind: &Kind) -> serde_json::Value {
                 "weight": endpoint.weight,
                 "backup": endpoint.backup,
                 "up": endpoint.target.is_up(),
+                "ejected": set.is_ejected(endpoint, now),
                 "in_flight": endpoint.target.in_flight(),
                 "connections": link.open.load(Ordering::Relaxed),
                 "idle": link.idle.load(Ordering::Relaxed),
@@ -194,14 +196,14 @@ fn outline(kind: &Kind) -> serde_json::Value {
         })
         .collect();
     let breaker = service.breaker.as_ref().map(|breaker| {
-        let view = breaker.cell.snapshot(&breaker.rules, clock::now());
+        let view = breaker.cell.snapshot(&breaker.rules, now);
         json!({
             "state": view.state.as_str(),
             "failure_rate": view.failure_rate,
             "requests": view.requests,
         })
     });
-    json!({ "endpoints": endpoints, "breaker": breaker })
+    json!({ "endpoints": endpoints, "panic": set.panics(now), "breaker": breaker })
 }
 
 /// A page in a browser must not reach the admin port by a name that resolves to loopback.

@@ -154,7 +154,23 @@ fn upstreams(snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
         Family::gauge("sluice_endpoint_up", "Whether an endpoint passes its health check.");
     let mut busy =
         Family::gauge("sluice_endpoint_requests_in_flight", "Requests in flight to an endpoint.");
+    let mut ejected = Family::gauge(
+        "sluice_endpoint_ejected",
+        "Whether an endpoint is out of use because its requests fail.",
+    );
+    let mut ejections =
+        Family::counter("sluice_endpoint_ejections_total", "Ejections of an endpoint, by reason.");
+    let mut panic = Family::gauge(
+        "sluice_upstream_panic",
+        "Whether so few endpoints are up that all are used.",
+    );
+    let mut exhausted = Family::counter(
+        "sluice_retry_budget_exhausted_total",
+        "Second attempts that were not made because the budget was used up.",
+    );
+    let now = crate::base::clock::now();
     for (name, service) in services(snapshot) {
+        exhausted.add(&[("upstream", name)], service.retries.refused());
         for (class, count) in service.series.answers() {
             calls.add(&[("upstream", name), ("class", &format!("{class}xx"))], count);
         }
@@ -162,15 +178,24 @@ fn upstreams(snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
             errors.add(&[("upstream", name), ("reason", fault.reason())], count);
         }
         let mut seen = std::collections::BTreeSet::new();
-        for endpoint in &service.endpoints.load().endpoints {
+        let set = service.endpoints.load();
+        panic.add(&[("upstream", name)], u64::from(set.panics(now)));
+        for endpoint in &set.endpoints {
             if seen.insert(Arc::clone(&endpoint.label)) {
                 let labels = [("upstream", name), ("endpoint", &*endpoint.label)];
                 up.add(&labels, u64::from(endpoint.target.is_up()));
                 busy.add(&labels, u64::from(endpoint.target.in_flight()));
+                ejected.add(&labels, u64::from(set.is_ejected(endpoint, now)));
+                let [upstream, endpoint_label] = labels;
+                let reason = ("reason", "consecutive_failures");
+                let count = endpoint.target.ejection.ejections();
+                ejections.add(&[upstream, endpoint_label, reason], count);
             }
         }
     }
-    [calls, errors, up, busy].into_iter().for_each(|family| family.done(out));
+    [calls, errors, up, busy, ejected, ejections, panic, exhausted]
+        .into_iter()
+        .for_each(|family| family.done(out));
     breakers(snapshot, out);
 }
 

@@ -1,5 +1,5 @@
 //! The lasting side of an endpoint. [`Target`] is what all workers share about an address of an
-//! upstream (requests in flight, health); [`Link`] adds one way of talking to it (TLS, protocol,
+//! upstream (requests in flight, health, ejection); [`Link`] adds one way of talking to it (TLS, protocol,
 //! pool settings), and is what pools are kept by. Same settings after a reload, same link, same
 //! connections.
 
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use sluice_engine::ejection;
 use tokio::sync::Semaphore;
 
 /// What is known about one address of one upstream.
@@ -17,6 +18,8 @@ pub(crate) struct Target {
     in_flight: AtomicU32,
     /// Set by the health check while the address fails it.
     down: AtomicBool,
+    /// Whether it is out of use because its requests fail.
+    pub(crate) ejection: ejection::Cell,
 }
 
 impl Target {

@@ -87,15 +87,19 @@ impl Pools {
         Some(Lease::one(pool, link, kept))
     }
 
-    /// A connection to `link` where none is kept, or where it has to be a `fresh` one.
-    pub(crate) async fn lease(&self, link: &Arc<Link>, fresh: bool) -> Result<Lease, Fault> {
+    /// A connection to `link` where none is kept, or where it has to be one that was made since `fresh`.
+    pub(crate) async fn lease(
+        &self,
+        link: &Arc<Link>,
+        fresh: Option<Moment>,
+    ) -> Result<Lease, Fault> {
         let pool = self.of(link);
         if link.shape.protocol == Protocol::Http2 {
             return pool.share(link, fresh).await;
         }
         let permit = match Arc::clone(&link.permits).try_acquire_owned() {
             Ok(permit) => permit,
-            Err(_) if fresh => self.wait_for_room(&pool, link).await?,
+            Err(_) if fresh.is_some() => self.wait_for_room(&pool, link).await?,
             Err(_) => match self.wait(&pool, link).await? {
                 Free::Connection(kept) => return Ok(Lease::one(pool, link, kept)),
                 Free::Room(permit) => permit,
@@ -276,15 +280,19 @@ impl Pool {
         });
     }
 
-    /// A handle on the one HTTP/2 connection, which is made anew when it is gone or worn out. Who
-    /// waited for an attempt that failed shares its failure, else each would wait for one of its own.
-    async fn share(self: Rc<Self>, link: &Arc<Link>, fresh: bool) -> Result<Lease, Fault> {
+    /// A handle on the one HTTP/2 connection, which is made anew when it is gone or worn out, or older
+    /// than `fresh`: many requests that were lost with one connection share the next. Who waited for an attempt that failed shares its failure, else each would wait for one of its own.
+    async fn share(
+        self: Rc<Self>,
+        link: &Arc<Link>,
+        fresh: Option<Moment>,
+    ) -> Result<Lease, Fault> {
         let pool = Rc::clone(&self);
         let (failures, _) = self.failed.get();
         let mut shared = self.shared.lock().await;
         let now = clock::now();
         let usable = shared.as_ref().is_some_and(|shared| {
-            !fresh
+            fresh.is_none_or(|since| shared.born >= since)
                 && !shared.sender.is_closed()
                 && shared.uses < link.shape.max_requests
                 && now.saturating_since(shared.born) < link.shape.max_age

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sluice_engine::{balance, breaker};
+use sluice_engine::balance;
 
 use super::bulkhead::{self, Bound};
 use super::env::Env;
@@ -17,12 +17,18 @@ use crate::lasting::link::{Protocol, Shape};
 use crate::lasting::tasks::Owned;
 use crate::lasting::telemetry::metrics::UpstreamSeries;
 
+pub(crate) mod breaker;
 pub(crate) mod discovery;
+pub(crate) mod ejection;
 pub(crate) mod endpoints;
 pub(crate) mod probe;
+pub(crate) mod retries;
 pub(crate) mod tls;
 
+use breaker::Breaker;
+use ejection::Ejection;
 use endpoints::{EndpointConfig, EndpointSet, Plan, Talk};
+use retries::Retries;
 
 /// A service that routes can name.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -58,14 +64,28 @@ pub(crate) struct Config {
     health_check: Option<probe::Config>,
     /// Stop asking a service that keeps failing.
     #[serde(default)]
-    breaker: Option<BreakerConfig>,
+    breaker: Option<breaker::Config>,
     /// Bound the requests in progress to all its endpoints.
     #[serde(default)]
     bulkhead: Option<bulkhead::Config>,
+    /// Take endpoints out of use whose requests keep failing.
+    #[serde(default)]
+    ejection: ejection::Config,
+    /// When fewer of its endpoints than this are up, backups aside, all of them are used: those that are
+    /// left would not bear the load of all. `0%` for never.
+    #[serde(default = "default_panic")]
+    panic_threshold: Percent,
+    /// How many requests may be sent a second time.
+    #[serde(default)]
+    retries: retries::Config,
 }
 
 fn default_host() -> String {
     "client".to_owned()
+}
+
+fn default_panic() -> Percent {
+    Percent(50)
 }
 
 /// Services inside the gateway.
@@ -163,47 +183,6 @@ impl Default for Timeouts {
     }
 }
 
-/// When to stop asking a failing service. Failures are refused or broken connections, timeouts, and
-/// the statuses 502, 503 and 504; a client that goes away is none.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct BreakerConfig {
-    /// Opens after this many failures in a row.
-    #[serde(default)]
-    consecutive_failures: Option<u32>,
-    /// Opens when this share of the calls in the window failed.
-    #[serde(default)]
-    failure_rate: Option<Percent>,
-    /// Calls the window must hold before the rate counts.
-    #[serde(default = "default_min_requests")]
-    min_requests: u32,
-    /// The window of the rate.
-    #[serde(default = "default_window")]
-    window: Span,
-    /// How long it stays open before it tries again.
-    #[serde(default = "default_open_for")]
-    open_for: Span,
-    /// Trial requests while half-open; all must succeed.
-    #[serde(default = "default_trials")]
-    half_open_requests: u32,
-}
-
-fn default_min_requests() -> u32 {
-    20
-}
-
-fn default_window() -> Span {
-    Span(Duration::from_secs(10))
-}
-
-fn default_open_for() -> Span {
-    Span(Duration::from_secs(5))
-}
-
-fn default_trials() -> u32 {
-    3
-}
-
 // === Compiled ===
 
 /// An upstream as compiled.
@@ -228,6 +207,8 @@ pub(crate) struct Service {
     pub(crate) position: Arc<balance::Cell>,
     pub(crate) breaker: Option<Breaker>,
     pub(crate) bulkhead: Option<Bound>,
+    pub(crate) ejection: Option<Ejection>,
+    pub(crate) retries: Retries,
     pub(crate) host: HostMode,
     pub(crate) protocol: Protocol,
     pub(crate) timeouts: Timeouts,
@@ -241,12 +222,6 @@ impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Service").field("plan", &self.plan).finish_non_exhaustive()
     }
-}
-
-/// Rules of this compilation over a cell that outlives it.
-pub(crate) struct Breaker {
-    pub(crate) rules: breaker::Rules,
-    pub(crate) cell: Arc<breaker::Cell>,
 }
 
 /// The Host a service sees.
@@ -286,6 +261,7 @@ impl Config {
                 config.build(&format!("upstream:{name}"), &at.field("bulkhead"), env).map(Some)
             }
         };
+        let ejection = self.ejection.build(name, &at.field("ejection"), env);
         let health_check = match &self.health_check {
             None => Some(None),
             Some(config) => config.build(&at.field("health_check"), env).map(Some),
@@ -315,7 +291,14 @@ impl Config {
             Balance::RoundRobin => balance::Policy::RoundRobin,
             Balance::LeastRequest => balance::Policy::LeastRequest,
         };
-        let talk = Talk { policy, shape, tls: tls? };
+        let ejection = ejection?;
+        let talk = Talk {
+            policy,
+            panic_percent: self.panic_threshold.0,
+            ejects: ejection.is_some(),
+            shape,
+            tls: tls?,
+        };
         let plan = Plan::build(name, &self.endpoints, talk, &at.field("endpoints"), env)?;
         let workers = env.metrics.workers.len();
         Some(Service {
@@ -326,6 +309,8 @@ impl Config {
                 .cell(&format!("position of upstream {name}"), balance::Cell::default),
             breaker: breaker?,
             bulkhead: bulkhead?,
+            ejection,
+            retries: self.retries.build(name, env),
             host: host?,
             protocol,
             timeouts,
@@ -403,53 +388,5 @@ impl Keepalive {
             );
         }
         whole.then_some(self)
-    }
-}
-
-impl BreakerConfig {
-    fn build(&self, name: &str, at: &Place<'_>, env: &mut Env<'_>) -> Option<Breaker> {
-        if self.consecutive_failures.is_none() && self.failure_rate.is_none() {
-            env.problems
-                .error(at, "a breaker needs a rule")
-                .help("write `failure_rate: 50%` or `consecutive_failures: 5`");
-            return None;
-        }
-        let percent = self.failure_rate.map(|percent| percent.0);
-        let mut whole = true;
-        if percent.is_some_and(|percent| !(1..=100).contains(&percent)) {
-            whole = false;
-            env.problems
-                .error(&at.field("failure_rate"), "a failure rate lies between 1% and 100%");
-        }
-        for (key, count) in [
-            ("consecutive_failures", self.consecutive_failures),
-            ("min_requests", Some(self.min_requests)),
-            ("half_open_requests", Some(self.half_open_requests)),
-        ] {
-            if count == Some(0) {
-                whole = false;
-                env.problems.error(&at.field(key), format!("`{key}` starts at 1"));
-            }
-        }
-        for (key, span) in [("window", self.window), ("open_for", self.open_for)] {
-            if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&span.0) {
-                whole = false;
-                env.problems
-                    .error(&at.field(key), format!("`{key}` must lie between 100ms and 1h"));
-            }
-        }
-        let rules = breaker::Rules {
-            consecutive_failures: self.consecutive_failures,
-            failure_rate: percent.map(|percent| breaker::RateRule {
-                percent,
-                min_requests: self.min_requests,
-                window: self.window.0,
-            }),
-            open_for: self.open_for.0,
-            half_open_requests: self.half_open_requests,
-        };
-        // Slots of another width hold counts that mean something else.
-        let cell = format!("breaker of upstream {name} {}ms", self.window.0.as_millis());
-        whole.then(|| Breaker { rules, cell: env.retained.cell(&cell, breaker::Cell::default) })
     }
 }

@@ -1,8 +1,8 @@
 //! Asks a service: chooses an endpoint, gets a connection, sends, judges, and maybe tries once more.
 //!
-//! A second attempt is made in two cases only: no connection could be made, so nothing was sent; or a
-//! kept connection died before any byte of an answer, and the request was provably not sent or may be
-//! sent twice (RFC 9110 section 9.2.2). Never more than two.
+//! A second attempt is made in two cases only: no connection could be made, so nothing was sent; or the
+//! connection died before any byte of an answer, and the request was provably not sent or may be sent
+//! twice (RFC 9110 section 9.2.2). Never more than two, and within the budget.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,21 +10,23 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use sluice_engine::breaker::Outcome;
 
 use super::admission::Wants;
 use super::record::{Inbound, Record};
 use crate::base::body::{Answer, Body, Meter, Upload};
 use crate::base::clock::{self, Moment};
 use crate::base::fault::Fault;
-use crate::base::http1::{self, Added as _, Failure, Head};
+use crate::base::http1::{Added as _, Head};
 use crate::lasting::link::Protocol;
-use crate::lasting::pool::{Lease, Lost};
+use crate::lasting::pool::Lease;
 use crate::lasting::telemetry::metrics::Source;
 use crate::parts::upstream::endpoints::{Endpoint, EndpointSet};
 use crate::parts::upstream::{Service, Upstream};
 
 mod breaker;
 mod headers;
+mod lost;
 mod tunnel;
 mod wait;
 
@@ -68,9 +70,10 @@ enum Attempt {
 /// How a second attempt differs from the first.
 #[derive(Clone, Copy)]
 enum Retry {
-    /// No connection could be made: another endpoint.
+    /// No connection could be made, or a new one died: another endpoint.
     Elsewhere,
-    /// The close race: the same endpoint, but a connection of its own.
+    /// The close race: a connection of its own; to another endpoint if there is one, since the endpoint
+    /// may have been stopped.
     Fresh,
 }
 
@@ -133,35 +136,48 @@ fn upload(record: &mut Record, body: Option<Incoming>, streaming: bool) -> Resul
 }
 
 impl<'a> Journey<'a> {
-    async fn attempts(&mut self, now: Moment) -> Result<(), Fault> {
+    async fn attempts(&mut self, begun: Moment) -> Result<(), Fault> {
         let set = self.service.endpoints.load_full();
-        let first = set.choose(&self.service.position, None).ok_or(Fault::NoEndpoint)?;
-        let (fault, retry) = match self.attempt(&set, first, false, now).await? {
+        let first = set.choose(&self.service.position, None, begun).ok_or(Fault::NoEndpoint)?;
+        let (fault, retry) = match self.attempt(&set, first, None, begun).await? {
             Attempt::Answered(_) => return Ok(()),
             Attempt::Failed(fault) => return Err(fault),
             Attempt::Again(fault, retry) => (fault, retry),
         };
-        let second = match retry {
-            Retry::Fresh => first,
-            Retry::Elsewhere => match set.choose(&self.service.position, Some(first)) {
-                Some(other) if other != first => other,
-                _ => return Err(fault),
-            },
+        let now = clock::now();
+        // A turn that is taken moves on, so nobody is chosen who may not be asked.
+        let alone = set.endpoints.len() < 2 && matches!(retry, Retry::Elsewhere);
+        if alone || !self.may_repeat(retry, now) {
+            return Err(fault);
+        }
+        let second = match set.choose(&self.service.position, Some(first), now) {
+            Some(other) if other != first => other,
+            _ if matches!(retry, Retry::Fresh) => first,
+            _ => return Err(fault),
         };
         self.record.worker.shard.retries.add(1);
-        let fresh = matches!(retry, Retry::Fresh);
-        match Box::pin(self.attempt(&set, second, fresh, clock::now())).await? {
+        // Another endpoint's one HTTP/2 connection is not suspected of anything.
+        let suspect = second == first || self.service.protocol == Protocol::Http1;
+        let fresh = (matches!(retry, Retry::Fresh) && suspect).then_some(begun);
+        match Box::pin(self.attempt(&set, second, fresh, now)).await? {
             Attempt::Answered(_) => Ok(()),
             Attempt::Failed(fault) | Attempt::Again(fault, _) => Err(fault),
         }
     }
 
-    /// One attempt, under the breaker.
+    /// Whether the budget allows a second attempt. The close race asks for none: only a connection that
+    /// has served well before can lose it, so a service that fails has none of them.
+    fn may_repeat(&self, retry: Retry, now: Moment) -> bool {
+        let race = matches!(retry, Retry::Fresh) && self.record.cx.reused;
+        race || self.service.retries.admit(&self.service.series, now)
+    }
+
+    /// One attempt, under the breaker, over a connection that was made since `fresh` if that is given.
     async fn attempt(
         &mut self,
         set: &EndpointSet,
         index: usize,
-        fresh: bool,
+        fresh: Option<Moment>,
         now: Moment,
     ) -> Result<Attempt, Fault> {
         let endpoint = set.endpoints.get(index).ok_or(Fault::NoEndpoint)?;
@@ -175,28 +191,60 @@ impl<'a> Journey<'a> {
         self.record.in_flight = Some(endpoint.target.enter());
         let (attempt, now) = self.exchange(endpoint, fresh, now).await;
         let worker = self.record.worker.index;
-        match &attempt {
+        let outcome = match &attempt {
             Attempt::Answered(status) => {
                 self.service.series.answered(worker, *status);
-                permit.record(judge(*status), now);
+                judge(*status)
             }
             Attempt::Again(fault, _) | Attempt::Failed(fault) => {
                 self.service.series.failed(worker, *fault);
-                permit.record(blame(*fault), now);
+                blame(*fault)
             }
-        }
+        };
+        permit.record(outcome, now);
+        self.hold_against(set, endpoint, &attempt, outcome, now);
         Ok(attempt)
+    }
+
+    /// Notes with the endpoint how an attempt ended.
+    fn hold_against(
+        &self,
+        set: &EndpointSet,
+        endpoint: &Endpoint,
+        attempt: &Attempt,
+        outcome: Outcome,
+        now: Moment,
+    ) {
+        let Some(ejection) = &self.service.ejection else { return };
+        let failed = match (outcome, attempt) {
+            (Outcome::Ignored, _) => return,
+            // The close race says nothing about an endpoint.
+            (_, Attempt::Again(_, Retry::Fresh)) => return,
+            (Outcome::Failure, _) => true,
+            (Outcome::Success, Attempt::Answered(status)) => {
+                ejection.server_errors && status.is_server_error()
+            }
+            (Outcome::Success, _) => false,
+        };
+        if failed {
+            ejection.failed(&self.upstream.name, set, endpoint, now);
+        } else {
+            endpoint.target.ejection.succeeded();
+        }
     }
 
     /// Gets a connection and sends; tells what came of it, and when.
     async fn exchange(
         &mut self,
         endpoint: &Endpoint,
-        fresh: bool,
+        fresh: Option<Moment>,
         begun: Moment,
     ) -> (Attempt, Moment) {
         let worker = Rc::clone(&self.record.worker);
-        let kept = if fresh { None } else { worker.pools.kept(&endpoint.link, begun) };
+        let kept = match fresh {
+            Some(_) => None,
+            None => worker.pools.kept(&endpoint.link, begun),
+        };
         let (mut lease, connected) = match kept {
             Some(lease) => (lease, begun),
             None => {
@@ -213,7 +261,7 @@ impl<'a> Journey<'a> {
         };
         self.record.cx.timing.connect = connected.saturating_since(begun);
         self.record.cx.reused = lease.reused;
-        let attempt = self.send(&mut lease, endpoint, fresh, connected).await;
+        let attempt = self.send(&mut lease, endpoint, connected).await;
         let now = clock::now();
         self.record.cx.timing.head = now.saturating_since(connected);
         if matches!(attempt, Some(Attempt::Answered(_))) {
@@ -227,12 +275,11 @@ impl<'a> Journey<'a> {
         &mut self,
         lease: &mut Lease,
         endpoint: &Endpoint,
-        fresh: bool,
         connected: Moment,
     ) -> Option<Attempt> {
         let host = headers::host(endpoint, self.service, &self.record.cx);
         let patience = self.patience(connected);
-        let idle = lease.reused && !fresh;
+        let idle = lease.reused;
         let Some(body) = self.body() else { return Some(Attempt::Failed(Fault::Internal)) };
         Some(match self.service.protocol {
             Protocol::Http1 => {
@@ -247,12 +294,11 @@ impl<'a> Journey<'a> {
                 }
             }
             Protocol::Http2 => {
-                let keep = self.repeatable && idle;
-                let request = self.request2(endpoint, &host, body, keep);
+                let request = self.request2(endpoint, &host, body);
                 let sending = std::pin::pin!(lease.send2(request));
                 match patience.wait(sending).await? {
                     Ok(answer) => self.answered(answer),
-                    Err(lost) => self.lost2(*lost, keep),
+                    Err(lost) => self.lost2(*lost, idle),
                 }
             }
         })
@@ -288,13 +334,13 @@ impl<'a> Journey<'a> {
         endpoint: &Endpoint,
         host: &HeaderValue,
         body: Upload,
-        keep: bool,
     ) -> Request<Upload> {
         let mut request = Request::new(body);
         *request.method_mut() = self.head.method.clone();
         *request.uri_mut() = self.head.uri.clone();
+        let headers = &mut self.head.headers;
         *request.headers_mut() =
-            if keep { self.head.headers.clone() } else { std::mem::take(&mut self.head.headers) };
+            if self.repeatable { headers.clone() } else { std::mem::take(headers) };
         headers::address2(&mut request, endpoint, host, self.wants);
         request
     }
@@ -305,52 +351,6 @@ impl<'a> Journey<'a> {
             Some(limit) => Patience::Until(limit.min(now.after(self.service.timeouts.head()))),
             None => Patience::WhileMoving(self.record.cx.upload.clone()),
         }
-    }
-
-    /// Judges a request that got no answer over HTTP/1.1. On a connection that has served before, an end
-    /// without any byte of an answer is most likely the service closing an idle connection.
-    fn lost1(&self, lost: http1::Lost, idle: bool) -> Attempt {
-        if let Some(fault) = self.upload_fault() {
-            return Attempt::Failed(fault);
-        }
-        match lost.failure {
-            Failure::Upload => Attempt::Failed(Fault::BodyBroken),
-            Failure::Tls => Attempt::Failed(Fault::UpstreamTls),
-            Failure::Malformed => Attempt::Failed(Fault::UpstreamMalformed),
-            Failure::Died if idle && self.repeatable && !lost.seen => {
-                Attempt::Again(Fault::UpstreamReset, Retry::Fresh)
-            }
-            Failure::Died => Attempt::Failed(Fault::UpstreamReset),
-        }
-    }
-
-    /// Judges a request that got no answer over HTTP/2; `kept` tells whether it is still here.
-    fn lost2(&mut self, lost: Lost, kept: bool) -> Attempt {
-        if let Some(fault) = self.upload_fault() {
-            return Attempt::Failed(fault);
-        }
-        if is_tls(&lost.error) {
-            return Attempt::Failed(Fault::UpstreamTls);
-        }
-        if let Some(request) = lost.unsent {
-            let (head, body) = request.into_parts();
-            self.head.headers = head.headers;
-            self.upload = Some(body);
-            return Attempt::Again(Fault::UpstreamReset, Retry::Fresh);
-        }
-        let refused = refused_stream(&lost.error);
-        let died = lost.error.is_incomplete_message()
-            || lost.error.is_canceled()
-            || lost.error.is_closed()
-            || is_reset(&lost.error);
-        if !died && !refused {
-            tracing::debug!(upstream = %self.upstream.name, error = %lost.error, "malformed answer");
-            return Attempt::Failed(Fault::UpstreamMalformed);
-        }
-        if kept {
-            return Attempt::Again(Fault::UpstreamReset, Retry::Fresh);
-        }
-        Attempt::Failed(Fault::UpstreamReset)
     }
 
     fn upload_fault(&self) -> Option<Fault> {
@@ -388,45 +388,4 @@ impl<'a> Journey<'a> {
 
 fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
-}
-
-fn is_reset(error: &hyper::Error) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            return matches!(io.kind(), BrokenPipe | ConnectionAborted | ConnectionReset);
-        }
-        source = inner.source();
-    }
-    false
-}
-
-/// With TLS 1.3 a service objects to our certificate only after the handshake, to the first read.
-fn is_tls(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        let io = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if inner.is::<rustls::Error>() || io.is_some_and(|cause| cause.is::<rustls::Error>()) {
-            return true;
-        }
-        source = inner.source();
-    }
-    false
-}
-
-/// HTTP/2 says that it did not process the stream, by a reset or by a farewell that leaves it out
-/// (RFC 9113 sections 8.7 and 6.8). Only the words of the error tell.
-fn refused_stream(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        let said = inner.to_string();
-        if said.contains("refused stream")
-            || said.contains("connection error received: not a result of an error")
-        {
-            return true;
-        }
-        source = inner.source();
-    }
-    false
 }

@@ -16,7 +16,7 @@ async fn an_endpoint_stayed_down_when_its_health_check_was_removed() {
             service.addr()
         )
     };
-    let checked = ", health_check: { http: /health, interval: 50ms, fall: 1 }";
+    let checked = ", panic_threshold: 0%, health_check: { http: /health, interval: 50ms, fall: 1 }";
     let gateway = Gateway::start(&config(checked)).await;
     eventually("the endpoint to be taken out", async || gateway.get("/").await.status == 503).await;
     gateway.write_config(&config(""));

@@ -2,6 +2,8 @@
 
 mod balance;
 mod breaker;
+mod budget;
+mod ejection;
 mod pool;
 
 use sluice_chaos::recorder::Recorder;

@@ -385,6 +385,14 @@ impl UpstreamSeries {
         Some(self.shards.get(worker)?.get_or_init(make))
     }
 
+    /// Attempts that have ended, whichever way.
+    pub(crate) fn attempts(&self) -> u64 {
+        self.live()
+            .flat_map(|shard| shard.answers.iter().chain(&shard.faults))
+            .map(Count::get)
+            .sum()
+    }
+
     /// Answers by status class 1..=5.
     pub(crate) fn answers(&self) -> Vec<(usize, u64)> {
         let sum = |class: usize| {

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use sluice_engine::balance::{self, Chooser};
 
+use crate::base::clock::Moment;
 use crate::base::yaml::Place;
 use crate::lasting::link::{Counts, Link, Shape, Target, Tls};
 use crate::lasting::retained::Retained;
@@ -48,6 +49,10 @@ pub(crate) struct Plan {
 /// How all endpoints of an upstream are chosen and talked to.
 pub(crate) struct Talk {
     pub(crate) policy: balance::Policy,
+    /// With fewer primaries up than so many of 100, all are used.
+    pub(crate) panic_percent: u8,
+    /// Whether endpoints are ejected; what an earlier config has ejected does not count otherwise.
+    pub(crate) ejects: bool,
     /// Without TLS, which depends on the endpoint's name.
     pub(crate) shape: Shape,
     pub(crate) tls: Option<super::tls::Compiled>,
@@ -77,6 +82,7 @@ pub(crate) struct Names(Mutex<HashMap<String, Vec<IpAddr>>>);
 pub(crate) struct EndpointSet {
     pub(crate) endpoints: Vec<Endpoint>,
     chooser: Chooser,
+    ejects: bool,
 }
 
 /// One address in use.
@@ -166,8 +172,9 @@ impl Plan {
                 endpoints.push(self.endpoint(entry, address, retained));
             }
         }
-        let chooser = Chooser::new(self.talk.policy, &View(&endpoints));
-        EndpointSet { endpoints, chooser }
+        let view = View { endpoints: &endpoints, ejected_at: None };
+        let chooser = Chooser::new(self.talk.policy, &view, self.talk.panic_percent);
+        EndpointSet { endpoints, chooser, ejects: self.talk.ejects }
     }
 
     fn endpoint(&self, entry: &Entry, address: SocketAddr, retained: &Retained) -> Endpoint {
@@ -264,31 +271,55 @@ fn is_name(text: &str) -> bool {
 
 impl EndpointSet {
     /// The endpoint to ask; `avoid` just failed and is only a last resort.
-    pub(crate) fn choose(&self, position: &balance::Cell, avoid: Option<usize>) -> Option<usize> {
-        self.chooser.pick(position, &View(&self.endpoints), avoid, fastrand::u64(..))
+    pub(crate) fn choose(
+        &self,
+        position: &balance::Cell,
+        avoid: Option<usize>,
+        now: Moment,
+    ) -> Option<usize> {
+        self.chooser.pick(position, &self.view(now), avoid, fastrand::u64(..))
+    }
+
+    /// Whether so few are up that all are used.
+    pub(crate) fn panics(&self, now: Moment) -> bool {
+        self.chooser.panics(&self.view(now))
+    }
+
+    /// Whether an endpoint of this set is out of use because its requests fail.
+    pub(crate) fn is_ejected(&self, endpoint: &Endpoint, now: Moment) -> bool {
+        self.ejects && endpoint.target.ejection.is_ejected(now)
+    }
+
+    fn view(&self, now: Moment) -> View<'_> {
+        View { endpoints: &self.endpoints, ejected_at: self.ejects.then_some(now) }
     }
 }
 
-struct View<'a>(&'a [Endpoint]);
+struct View<'a> {
+    endpoints: &'a [Endpoint],
+    /// The moment for which ejections are asked about, if they are.
+    ejected_at: Option<Moment>,
+}
 
 impl balance::Endpoints for View<'_> {
     fn len(&self) -> usize {
-        self.0.len()
+        self.endpoints.len()
     }
 
     fn weight(&self, index: usize) -> u32 {
-        self.0.get(index).map_or(0, |endpoint| endpoint.weight)
+        self.endpoints.get(index).map_or(0, |endpoint| endpoint.weight)
     }
 
     fn in_flight(&self, index: usize) -> u32 {
-        self.0.get(index).map_or(0, |endpoint| endpoint.target.in_flight())
+        self.endpoints.get(index).map_or(0, |endpoint| endpoint.target.in_flight())
     }
 
     fn backup(&self, index: usize) -> bool {
-        self.0.get(index).is_some_and(|endpoint| endpoint.backup)
+        self.endpoints.get(index).is_some_and(|endpoint| endpoint.backup)
     }
 
     fn available(&self, index: usize) -> bool {
-        self.0.get(index).is_some_and(|endpoint| endpoint.target.is_up())
+        let Some(Endpoint { target, .. }) = self.endpoints.get(index) else { return false };
+        target.is_up() && !self.ejected_at.is_some_and(|now| target.ejection.is_ejected(now))
     }
 }

@@ -7,7 +7,8 @@ use sluice_engine::breaker::{Outcome, Ticket, Transition};
 
 use crate::base::clock::{self, Moment};
 use crate::base::fault::Fault;
-use crate::parts::upstream::{Breaker, Service};
+use crate::parts::upstream::Service;
+use crate::parts::upstream::breaker::Breaker;
 
 /// Permission to make one attempt; whoever drops it unjudged has learnt nothing about the service.
 pub(super) struct Permit<'a> {

@@ -69,6 +69,7 @@ async fn a_busy_endpoint_is_left_alone() {
 
 const CHECKED: &str = r#"{
     endpoints: [ { address: "{0}" }, { address: "{1}" }, { address: "{2}", backup: true } ],
+    panic_threshold: 0%,
     health_check: { http: /health, interval: 50ms, rise: 2, fall: 2 } }"#;
 
 /// Shows U-18.
@@ -118,6 +119,35 @@ async fn health_checks_take_out_and_bring_back_and_backups_stand_in() {
     gateway.daemon.wait_for_output("taken out of use").await;
     gateway.daemon.wait_for_output("healthy again").await;
     assert_eq!(served(backup), 6);
+}
+
+/// Shows U-18.
+#[tokio::test]
+async fn all_are_asked_when_too_few_are_up() {
+    let recorders = [0, 1, 2].map(|_| Recorder::start());
+    let [first, second, third] = &recorders;
+    let upstream = r#"{ endpoints: [ { address: "{0}" }, { address: "{1}" }, { address: "{2}" } ],
+        health_check: { http: /health, interval: 50ms, rise: 1, fall: 1 } }"#;
+    let gateway = start(2, upstream, &[first, second, third]).await;
+    let up = async || gateway.metric("sluice_endpoint_up").await;
+    let shares = async || {
+        let before = [0, 1, 2].map(|n| served(&recorders[n]));
+        for _ in 0..12 {
+            gateway.get("/a").await;
+        }
+        [0, 1, 2].map(|n| served(&recorders[n]) - before[n])
+    };
+    first.set(Answer::new(404));
+    eventually("one to be down", async || up().await == 2.0).await;
+    assert_eq!(shares().await, [0, 6, 6]);
+    assert_eq!(gateway.metric("sluice_upstream_panic").await, 0.0);
+    second.set(Answer::new(404));
+    eventually("two to be down", async || up().await == 1.0).await;
+    assert_eq!(shares().await, [4, 4, 4]);
+    assert_eq!(gateway.metric("sluice_upstream_panic").await, 1.0);
+    third.set(Answer::new(404));
+    eventually("all to be down", async || up().await == 0.0).await;
+    assert_eq!(shares().await, [4, 4, 4], "a wrong health check does not stop everything");
 }
 
 #[tokio::test]

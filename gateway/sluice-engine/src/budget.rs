@@ -1,0 +1,180 @@
+//! A budget for second attempts: a share of the requests of the last ten seconds, and a few in any case,
+//! so that a service that fails under its load is not given more of it.
+//!
+//! Counting requests is left to the caller, who does so anyway and tells the sum when it asks; a
+//! request that needs no second attempt costs nothing here. The one rule: that sum never falls.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::moment::Moment;
+
+/// How far back requests and second attempts count.
+pub const WINDOW: Duration = Duration::from_secs(10);
+
+const SLOTS: usize = 10;
+/// Nanoseconds of a slot.
+const SLOT: u64 = WINDOW.as_secs() * 1_000_000_000 / SLOTS as u64;
+
+/// How many second attempts there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// So many of 100 requests.
+    pub percent: u8,
+    /// And so many a second where there are few requests, counted over the window.
+    pub min_per_second: u32,
+}
+
+/// What one service's budget has seen. Outlives the rules, which come with each question.
+#[derive(Debug, Default)]
+pub struct Cell {
+    /// Held for a few lines, by requests that want a second attempt only.
+    inner: Mutex<Inner>,
+}
+
+/// The sums over a budget's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Second attempts that were granted.
+    pub granted: u64,
+    /// Second attempts that were refused.
+    pub refused: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    tally: Tally,
+    /// The caller's sum when it asked last.
+    requests: u64,
+    /// The number of the newest slot.
+    newest: u64,
+    slots: [Slot; SLOTS],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    requests: u64,
+    granted: u64,
+}
+
+impl Cell {
+    /// Asks for one second attempt at `now`. `requests` is how many requests there have ever been,
+    /// second attempts not counted; it may lag a little.
+    pub fn admit(&self, rules: &Rules, now: Moment, requests: u64) -> bool {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.roll(now, requests);
+        let granted: u64 = inner.slots.iter().map(|slot| slot.granted).sum();
+        let requests: u64 = inner.slots.iter().map(|slot| slot.requests).sum();
+        let share = u128::from(requests) * u128::from(rules.percent);
+        let few = u64::from(rules.min_per_second).saturating_mul(WINDOW.as_secs());
+        let admitted = granted < few || u128::from(granted + 1) * 100 <= share;
+        if admitted {
+            inner.tally.granted += 1;
+            let newest = inner.newest;
+            if let Some(slot) = inner.slot(newest) {
+                slot.granted += 1;
+            }
+        } else {
+            inner.tally.refused += 1;
+        }
+        admitted
+    }
+
+    /// What has been granted and refused so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).tally
+    }
+}
+
+impl Inner {
+    /// Forgets slots that are over, and spreads the requests since the last question evenly over the
+    /// time since then: when they came, nobody has noted.
+    fn roll(&mut self, now: Moment, requests: u64) {
+        // Another thread may have seen a slightly later clock, and a slightly larger sum.
+        let slot = (now.nanos() / SLOT).max(self.newest);
+        let new = requests.saturating_sub(self.requests);
+        self.requests = self.requests.max(requests);
+        let passed = slot - self.newest;
+        let span = passed.max(1);
+        let visible = span.min(SLOTS as u64);
+        for number in slot.saturating_sub(passed.min(SLOTS as u64).saturating_sub(1))..=slot {
+            if passed > 0
+                && let Some(slot) = self.slot(number)
+            {
+                *slot = Slot::default();
+            }
+        }
+        self.newest = slot;
+        for age in 0..visible {
+            if let Some(slot) = self.slot(slot.saturating_sub(age)) {
+                slot.requests += new / span;
+            }
+        }
+        // What does not divide belongs to the newest.
+        if let Some(slot) = self.slot(slot) {
+            slot.requests += new % span;
+        }
+    }
+
+    fn slot(&mut self, number: u64) -> Option<&mut Slot> {
+        let at = usize::try_from(number % SLOTS as u64).unwrap_or_default();
+        self.slots.get_mut(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: Rules = Rules { percent: 20, min_per_second: 3 };
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_nanos(millis * 1_000_000)
+    }
+
+    /// How many of 1,000 questions are granted.
+    fn granted(cell: &Cell, now: Moment, requests: u64) -> usize {
+        (0..1000).filter(|_| cell.admit(&RULES, now, requests)).count()
+    }
+
+    #[test]
+    fn a_few_are_granted_without_any_requests() {
+        let cell = Cell::default();
+        assert_eq!(granted(&cell, at(0), 0), 30);
+        assert_eq!(granted(&cell, at(9_999), 0), 0);
+        assert_eq!(granted(&cell, at(10_000), 0), 30);
+        assert_eq!(cell.tally(), Tally { granted: 60, refused: 2_940 });
+    }
+
+    #[test]
+    fn a_share_of_many_requests_is_granted() {
+        let cell = Cell::default();
+        assert_eq!(granted(&cell, at(500), 1_000), 200);
+        assert_eq!(granted(&cell, at(1_500), 2_000), 200);
+        // The first thousand is out of sight, and so are the attempts that it paid for.
+        assert_eq!(granted(&cell, at(10_500), 2_000), 0);
+        assert_eq!(granted(&cell, at(11_500), 2_000), 30);
+    }
+
+    #[test]
+    fn requests_of_long_ago_pay_for_nothing() {
+        let cell = Cell::default();
+        // 100 a second for 100 seconds, of which ten are in sight.
+        assert_eq!(granted(&cell, at(100_000), 10_000), 200);
+    }
+
+    #[test]
+    fn a_clock_or_a_sum_that_lags_changes_nothing() {
+        let cell = Cell::default();
+        assert_eq!(granted(&cell, at(5_000), 1_000), 200);
+        assert_eq!(granted(&cell, at(4_000), 900), 0);
+        assert_eq!(granted(&cell, at(5_000), 1_000), 0);
+    }
+
+    #[test]
+    fn none_is_an_answer_too() {
+        let rules = Rules { percent: 0, min_per_second: 0 };
+        assert!(!Cell::default().admit(&rules, at(0), u64::MAX));
+    }
+}
