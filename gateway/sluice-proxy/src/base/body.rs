@@ -99,6 +99,14 @@ impl Body {
         self
     }
 
+    /// The next piece should have no more bytes than this. A hint for who reads large pieces; 16 KiB are
+    /// always possible.
+    pub(crate) fn at_most(&mut self, bytes: usize) {
+        if let Inner::Stream(Stalling { incoming: Answer::Http1(incoming), .. }) = &mut self.inner {
+            incoming.at_most(bytes);
+        }
+    }
+
     fn finish(&mut self, end: End) {
         if let Some(ending) = self.ending.take() {
             ending.ended(end, self.bytes);

@@ -5,6 +5,7 @@
 mod calm;
 mod gate;
 mod handshake;
+mod held;
 mod http1;
 mod http2;
 mod sniff;

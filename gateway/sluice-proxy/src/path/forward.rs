@@ -283,12 +283,14 @@ impl<'a> Journey<'a> {
         let Some(body) = self.body() else { return Some(Attempt::Failed(Fault::Internal)) };
         Some(match self.service.protocol {
             Protocol::Http1 => {
-                let sent = {
-                    let said = Said(&self.introduction, &self.record.cx);
-                    let sending = std::pin::pin!(lease.send1(self.head1(&host, &said), body));
-                    patience.wait(sending).await?
-                };
-                match sent {
+                let said = Said(&self.introduction, &self.record.cx);
+                lease.begin1(self.head1(&host, &said), body);
+                if !self.repeatable {
+                    // Written once: nobody holds the fields while a body comes slowly.
+                    self.head.headers = http::HeaderMap::new();
+                }
+                let sending = std::pin::pin!(lease.answer1());
+                match patience.wait(sending).await? {
                     Ok(answer) => self.answered(answer),
                     Err(lost) => self.lost1(lost, idle),
                 }

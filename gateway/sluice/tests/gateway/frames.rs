@@ -66,6 +66,7 @@ pub(crate) fn get<'f>(more: &[(&'f str, &'f str)]) -> Vec<(&'f str, &'f str)> {
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
+    pub(crate) flags: u8,
     pub(crate) stream: u32,
     pub(crate) payload: Vec<u8>,
 }
@@ -131,8 +132,8 @@ impl Talk {
             usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
         let payload = rest.get(..length)?.to_vec();
         let stream = u32::from_be_bytes(header[5..9].try_into().unwrap()) & 0x7fff_ffff;
-        let kind = header[3];
+        let (kind, flags) = (header[3], header[4]);
         self.read.drain(..9 + length);
-        Some(Frame { kind, stream, payload })
+        Some(Frame { kind, flags, stream, payload })
     }
 }

@@ -32,6 +32,7 @@ mod frames;
 mod grpc;
 mod headers;
 mod heads;
+mod hoards;
 mod hostile;
 mod http2;
 mod long;

@@ -68,7 +68,10 @@ impl Gateway {
         }
         let path = folder.path().join("routes.yaml");
         std::fs::write(&path, format!("{head}{config}")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        // Figures about memory and load are those of the program that was built for releases.
+        let program = std::env::var_os("SLUICE_PROGRAM");
+        let mut command =
+            Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_sluice").into()));
         command.arg("run").arg("--config").arg(&path);
         command.args(["--workers", &setup.workers.unwrap_or(2).to_string()]);
         command.envs(setup.env);
@@ -154,4 +157,12 @@ pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     panic!("waited 10 s in vain for {what}");
+}
+
+/// Resident memory of a gateway, bytes.
+pub(crate) fn resident(gateway: &Gateway) -> u64 {
+    let path = format!("/proc/{}/status", gateway.daemon.pid());
+    let status = std::fs::read_to_string(path).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }

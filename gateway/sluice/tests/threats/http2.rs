@@ -19,14 +19,14 @@ pub(crate) const ROWS: &[Row] = &[
     (
         "H2-06",
         "the header bomb: many references to one field, bodies never finished",
-        "at most 1 MiB held for a connection, given back within 30 s",
+        "at most 1 MiB held for a connection, given back after `timeouts.body`",
     ),
     ("H2-07", "header lists above the limit", "431, then GOAWAY"),
     ("H2-08", "many small fields", "431"),
     (
         "H2-09",
         "windows that are never opened",
-        "at most 64 KiB held for a stream, and the service is paused",
+        "at most 64 KiB held for a stream, 24 KiB in a crowd; the service is paused; the stream is reset after `timeouts.write`",
     ),
     ("H2-10", "thousands of idle connections", "pings; GOAWAY after `timeouts.keepalive`"),
     ("H2-11", "a preface and nothing else; half a frame", "closed after `timeouts.head`"),

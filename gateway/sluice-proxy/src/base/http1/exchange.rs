@@ -50,6 +50,8 @@ struct Wire {
     /// Bytes to read next at most: twice as many after each read that took all it could, so that nobody
     /// holds a large buffer who has not read as much before.
     reach: usize,
+    /// What it may grow to.
+    most: usize,
     keep: bool,
     idle: Option<Duration>,
     to_head: bool,
@@ -103,13 +105,13 @@ impl Exchange {
         Self(Rc::new(RefCell::new(Wire::new(stream))))
     }
 
-    /// Sends a request and waits for the head of the final answer.
-    pub(crate) async fn send(
-        &self,
-        head: Head<'_>,
-        body: Upload,
-    ) -> Result<http::Response<Incoming>, Lost> {
+    /// Takes a request down; [`Exchange::answer`] sends it.
+    pub(crate) fn begin(&self, head: Head<'_>, body: Upload) {
         self.0.borrow_mut().begin(head, body);
+    }
+
+    /// Sends what was begun and waits for the head of the final answer.
+    pub(crate) async fn answer(&self) -> Result<http::Response<Incoming>, Lost> {
         let head = std::future::poll_fn(|cx| self.0.borrow_mut().poll_answer(cx)).await?;
         Ok(http::Response::from_parts(head, Incoming::new(self.clone())))
     }
@@ -191,6 +193,11 @@ impl Exchange {
         self.0.borrow_mut().poll_body(cx)
     }
 
+    /// Reads no more at once than this from now on, or than the least that is ever read.
+    pub(super) fn at_most(&self, bytes: usize) {
+        self.0.borrow_mut().most = bytes.max(SCRATCH);
+    }
+
     /// Bytes of the body that are still to come, if that is known.
     pub(super) fn left(&self) -> Option<u64> {
         match self.0.borrow().body {
@@ -212,6 +219,7 @@ impl Wire {
             body: None,
             trailers: Vec::new(),
             reach: SCRATCH,
+            most: BULK,
             keep: false,
             idle: None,
             to_head: false,
@@ -226,6 +234,7 @@ impl Wire {
         self.body = None;
         self.keep = false;
         self.reach = SCRATCH;
+        self.most = BULK;
         self.seen = false;
         self.interim = 0;
         self.heard = 0;
@@ -373,6 +382,7 @@ impl Wire {
     /// is empty otherwise.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, Failure>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(Failure::Died)) };
+        self.reach = self.reach.min(self.most);
         let read = match self.reach {
             SCRATCH => read_little(stream, cx),
             reach => read_much(stream, reach, cx),
@@ -382,7 +392,7 @@ impl Wire {
             Err(error) => return Poll::Ready(Err(Failure::of(&error))),
         };
         self.reach = match bytes.len() {
-            read if read >= self.reach => (self.reach * 2).min(BULK),
+            read if read >= self.reach => (self.reach * 2).min(self.most),
             read => read.next_power_of_two().max(SCRATCH),
         };
         let some = !bytes.is_empty();

@@ -21,6 +21,13 @@ impl Incoming {
         incoming
     }
 
+    /// Reads no more at once than this, or than the least that is ever read.
+    pub(crate) fn at_most(&mut self, bytes: usize) {
+        if let Some(exchange) = &self.exchange {
+            exchange.at_most(bytes);
+        }
+    }
+
     fn let_go(&mut self) {
         if self.exchange.as_ref().is_some_and(|exchange| exchange.left() == Some(0)) {
             self.exchange = None;

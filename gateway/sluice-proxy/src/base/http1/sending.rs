@@ -18,7 +18,7 @@ use crate::base::body::Upload;
 const COPIED: usize = 4 * 1024;
 /// Bytes gathered before they are written.
 const GATHERED: usize = 16 * 1024;
-/// Room that a connection keeps between requests, bytes.
+/// Room that a connection keeps between requests, and while a client is waited for, bytes.
 const KEPT_ROOM: usize = 4 * 1024;
 
 /// What is being written.
@@ -112,6 +112,8 @@ impl Sending {
                 return Poll::Ready(Ok(()));
             }
             if gathered.is_pending() {
+                // Who waits for a client holds no large head meanwhile.
+                self.buffer.shrink_to(KEPT_ROOM);
                 return Poll::Pending;
             }
         }

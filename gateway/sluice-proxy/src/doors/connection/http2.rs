@@ -16,9 +16,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::super::shared::Mood;
 use super::Session;
 use super::calm::Calm;
+<<<<<<< HEAD
 use crate::base::clock::{self, Moment};
 use crate::base::clocks::{Clocks, Expired, Watched};
 use crate::lasting::tasks::{Kind, Local};
+=======
+use super::held::Streams;
+use crate::base::clock;
+use crate::base::clocks::{Expired, Watched};
+>>>>>>> 8209457 (Hold little of what HTTP/2's clients do not take, and reset streams that stall)
 use crate::path::pipeline;
 
 /// Who has been at rest for less may be about to ask.
@@ -36,11 +42,14 @@ where
     let shard = Arc::clone(&worker.shard);
     let watched = Watched::new(stream, Arc::clone(&clocks));
     let io = TokioIo::new(Calm::new(watched, Arc::clone(&clocks), Arc::clone(&shard)));
+    let streams = Streams::new(Rc::clone(&worker.held), limits.write);
+    let starting = streams.clone();
     let service = service_fn(move |request: Request<Incoming>| {
+        let metered = starting.metered();
         let handled = pipeline::handle(Rc::clone(&worker), Rc::clone(&peer), request, false);
-        handled.map(Ok::<_, Infallible>)
+        handled.map(|answer| Ok::<_, Infallible>(answer.map(metered)))
     });
-    let connection = http2::Builder::new(Local(Kind::Stream))
+    let connection = http2::Builder::new(streams)
         .timer(TokioTimer::new())
         .initial_stream_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024)

@@ -56,16 +56,19 @@ impl Lease {
         Self { pool, link: Arc::clone(link), connection, reused }
     }
 
-    /// Sends a request over HTTP/1.1 and waits for the head of the final answer.
-    pub(crate) async fn send1(
-        &mut self,
-        head: Head<'_>,
-        body: Upload,
-    ) -> Result<Response<Answer>, http1::Lost> {
+    /// Takes down a request for HTTP/1.1, which [`Lease::answer1`] sends.
+    pub(crate) fn begin1(&self, head: Head<'_>, body: Upload) {
+        if let Some(Connection::One { kept }) = &self.connection {
+            kept.exchange.begin(head, body);
+        }
+    }
+
+    /// Sends over HTTP/1.1 what was begun and waits for the head of the final answer.
+    pub(crate) async fn answer1(&mut self) -> Result<Response<Answer>, http1::Lost> {
         let Some(Connection::One { kept }) = &self.connection else {
             return Err(http1::Lost { failure: Failure::Died, seen: false });
         };
-        let answer = kept.exchange.send(head, body).await?;
+        let answer = kept.exchange.answer().await?;
         if let Some(idle) = kept.exchange.announced_idle() {
             self.link.learn_idle(idle);
         }

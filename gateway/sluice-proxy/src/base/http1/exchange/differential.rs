@@ -65,7 +65,8 @@ async fn ours(wire: &[u8]) -> Option<Reading> {
         websocket: false,
     };
     let asking = async {
-        let answer = exchange.send(head, Upload::empty()).await.ok()?;
+        exchange.begin(head, Upload::empty());
+        let answer = exchange.answer().await.ok()?;
         Some(read(answer).await)
     };
     tokio::select! {

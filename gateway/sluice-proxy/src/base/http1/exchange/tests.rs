@@ -37,7 +37,8 @@ async fn send(exchange: &Exchange, method: Method) -> Result<http::Response<Inco
         trailers: false,
         websocket: false,
     };
-    exchange.send(head, Upload::empty()).await
+    exchange.begin(head, Upload::empty());
+    exchange.answer().await
 }
 
 /// Has `wire` answer a request, in pieces of `step` bytes, and the connection end after it.
