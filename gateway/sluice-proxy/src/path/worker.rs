@@ -26,13 +26,10 @@ pub(crate) struct Worker {
     pub(crate) log: RefCell<Option<Log>>,
     /// The gateway is stopping: answers close their connections.
     pub(crate) draining: Cell<bool>,
-<<<<<<< HEAD
     /// How short memory is.
     pub(crate) stage: Cell<Stage>,
-=======
     /// Bytes of answers that HTTP/2 holds until clients take them.
     pub(crate) held: Rc<Cell<usize>>,
->>>>>>> 8209457 (Hold little of what HTTP/2's clients do not take, and reset streams that stall)
     reader: RefCell<Reader>,
     view: RefCell<View>,
 }
@@ -58,11 +55,8 @@ impl Worker {
             handshakes: Rooms::default(),
             log: RefCell::new(None),
             draining: Cell::new(false),
-<<<<<<< HEAD
             stage: Cell::new(Stage::Normal),
-=======
             held: Rc::default(),
->>>>>>> 8209457 (Hold little of what HTTP/2's clients do not take, and reset streams that stall)
             reader: RefCell::new(reader),
             view: RefCell::new(view),
         }

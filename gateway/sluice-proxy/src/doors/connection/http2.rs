@@ -16,15 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::super::shared::Mood;
 use super::Session;
 use super::calm::Calm;
-<<<<<<< HEAD
+use super::held::Streams;
 use crate::base::clock::{self, Moment};
 use crate::base::clocks::{Clocks, Expired, Watched};
-use crate::lasting::tasks::{Kind, Local};
-=======
-use super::held::Streams;
-use crate::base::clock;
-use crate::base::clocks::{Expired, Watched};
->>>>>>> 8209457 (Hold little of what HTTP/2's clients do not take, and reset streams that stall)
 use crate::path::pipeline;
 
 /// Who has been at rest for less may be about to ask.
