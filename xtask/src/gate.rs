@@ -41,7 +41,7 @@ pub(crate) fn test(shell: &Shell, narrowed: &[&str]) -> Result<(), Failure> {
 
 /// The tests that take minutes: named `long_*` and ignored in the first tier.
 pub(crate) fn soak(shell: &Shell) -> Result<(), Failure> {
-    tools::ensure(shell)?;
+    tools::ensure_for_soak(shell)?;
     let (done, took) = timed(|| {
         shell.run(shell.cargo(&[
             "test",

@@ -86,6 +86,20 @@ const TOOLS: [Tool; 4] = [
     },
 ];
 
+/// Beside Sluice in benchmarks, in front of it in long tests.
+const HAPROXY: Tool = Tool {
+    name: "haproxy",
+    asks_version: "-v",
+    ends_with: 0,
+    wanted_by: "comparison, and clients behind a proxy",
+    package: "haproxy",
+    source: Source::Unpack {
+        packages: &["haproxy"],
+        program: "usr/sbin/haproxy",
+        libraries: &["liblua5.3-0", "libopentracing-c-wrapper0"],
+    },
+};
+
 /// What `cargo xtask bench` needs besides.
 const BENCH_TOOLS: [Tool; 4] = [
     Tool {
@@ -96,18 +110,7 @@ const BENCH_TOOLS: [Tool; 4] = [
         package: "nginx",
         source: Source::Unpack { packages: &["nginx"], program: "usr/sbin/nginx", libraries: &[] },
     },
-    Tool {
-        name: "haproxy",
-        asks_version: "-v",
-        ends_with: 0,
-        wanted_by: "comparison",
-        package: "haproxy",
-        source: Source::Unpack {
-            packages: &["haproxy"],
-            program: "usr/sbin/haproxy",
-            libraries: &["liblua5.3-0", "libopentracing-c-wrapper0"],
-        },
-    },
+    HAPROXY,
     Tool {
         name: "wrk",
         asks_version: "--version",
@@ -155,6 +158,9 @@ const BENCH_EXTRAS: [Tool; 4] = [
     REDIS,
 ];
 
+/// What `cargo xtask soak` needs besides.
+const SOAK_TOOLS: [Tool; 1] = [HAPROXY];
+
 /// What `cargo xtask budget` needs besides.
 const BUDGET_TOOLS: [Tool; 1] = [Tool {
     name: "valgrind",
@@ -182,6 +188,12 @@ pub(crate) fn ensure_for_bench(shell: &Shell) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The same for what the long tests need besides.
+pub(crate) fn ensure_for_soak(shell: &Shell) -> Result<(), Failure> {
+    ensure(shell)?;
+    ensure_all(shell, &SOAK_TOOLS)
 }
 
 /// The same for what counting costs needs.

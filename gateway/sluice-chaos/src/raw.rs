@@ -97,6 +97,20 @@ impl Client {
         Ok(Self { pipe: Pipe::new(Box::new(wire)), deadline: DEADLINE })
     }
 
+    /// Sends some bytes in the clear, as a proxy in front does, and shakes hands behind them.
+    pub async fn try_connect_tls_after(
+        addr: SocketAddr,
+        first: &[u8],
+        name: &str,
+        config: Arc<ClientConfig>,
+    ) -> io::Result<Self> {
+        let connect = wire::connect_tls_after(addr, first, name, config);
+        let wire = tokio::time::timeout(DEADLINE, connect)
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
+        Ok(Self { pipe: Pipe::new(Box::new(wire)), deadline: DEADLINE })
+    }
+
     fn over(stream: TcpStream) -> Self {
         Self { pipe: Pipe::new(Box::new(stream)), deadline: DEADLINE }
     }

@@ -70,8 +70,20 @@ pub(crate) async fn connect_tls(
     name: &str,
     config: Arc<ClientConfig>,
 ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    connect_tls_after(addr, b"", name, config).await
+}
+
+/// The same, with some bytes in the clear before it.
+pub(crate) async fn connect_tls_after(
+    addr: SocketAddr,
+    first: &[u8],
+    name: &str,
+    config: Arc<ClientConfig>,
+) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
-    TlsConnector::from(config).connect(name, connect(addr).await?).await
+    let mut stream = connect(addr).await?;
+    stream.write_all(first).await?;
+    TlsConnector::from(config).connect(name, stream).await
 }
 
 /// The server's side of a fresh connection: a handshake when there is something to shake.

@@ -22,6 +22,7 @@
 //! | [`budget`] | whether a request may be sent a second time |
 //! | [`template`] | how a text with holes is filled |
 //! | [`mask`] | what of a text must not stand in a log |
+//! | [`proxy_protocol`] | whose connection a proxy in front passes on |
 //! | [`trace`] | where a request stands in a distributed trace |
 //!
 //! The one rule: nothing here may learn of HTTP libraries, sockets or configuration formats. Lookup
@@ -41,6 +42,7 @@ pub mod mask;
 pub mod matcher;
 pub mod moment;
 pub mod pressure;
+pub mod proxy_protocol;
 mod ring;
 pub mod template;
 pub mod trace;

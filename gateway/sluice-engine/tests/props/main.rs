@@ -21,6 +21,8 @@ mod mask;
 #[cfg(test)]
 mod matcher;
 #[cfg(test)]
+mod proxy_protocol;
+#[cfg(test)]
 mod request_head;
 #[cfg(test)]
 mod text;

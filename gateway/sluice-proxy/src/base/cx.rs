@@ -18,10 +18,10 @@ use super::fault::Fault;
 use super::respond::Envelope;
 use super::secured::Secured;
 
-/// Facts of a client connection; written by `doors::accept`, shared by its requests.
+/// Facts of a client connection; written by `doors::accept` and `doors::connection`, shared by its requests.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    /// The other end of the socket.
+    /// The other end of the socket, or whom a trusted proxy in front names instead.
     pub(crate) address: SocketAddr,
     /// `address` as a field value, made once for `X-Forwarded-For`.
     pub(crate) address_value: HeaderValue,

@@ -190,11 +190,9 @@ fn share(worker: &Worker, listener: &Listener) -> usize {
 }
 
 fn peer(listener: &Listener, address: SocketAddr, port: u16, place: Seats) -> Peer {
-    let ip = address.ip().to_canonical();
     Peer {
         address,
-        address_value: HeaderValue::try_from(ip.to_string())
-            .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+        address_value: connection::proxied::text(address.ip()),
         listener: Arc::clone(&listener.name),
         port_value: HeaderValue::from(port),
         body_idle: listener.timeouts.body.0,

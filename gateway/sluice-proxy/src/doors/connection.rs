@@ -1,4 +1,4 @@
-//! One client connection: TLS where the listener says so, then HTTP/1 or HTTP/2, watched by its
+//! One client connection: what a proxy in front says of it, TLS where the listener says so, then HTTP/1 or HTTP/2, watched by its
 //! clocks and ended in good order when the gateway stops. Below it what is spoken, and the gate that
 //! sees HTTP/1 first.
 
@@ -8,6 +8,7 @@ mod handshake;
 mod held;
 mod http1;
 mod http2;
+pub(super) mod proxied;
 mod sniff;
 
 use std::rc::Rc;
@@ -69,7 +70,14 @@ impl Session {
     /// Finds out what is spoken, within the listener's handshake time. What is large is boxed, so that a
     /// connection holds the state of what it does and not of all it could.
     async fn greet(mut self, stream: TcpStream) {
-        let limit = self.limit();
+        let (limit, mut stream) = (self.limit(), stream);
+        if self.listener.proxy_protocol.is_some() {
+            let listener = Arc::clone(&self.listener);
+            let Some(proxies) = &listener.proxy_protocol else { return };
+            if !Box::pin(proxied::read(&mut self, proxies, &mut stream, limit)).await {
+                return;
+            }
+        }
         if let Some(certificates) = self.listener.tls.as_ref().map(Arc::clone) {
             let shaken = Box::pin(handshake::shake(&mut self, &certificates, stream, limit)).await;
             let Some(handshake::Shaken { stream, http2 }) = shaken else { return };

@@ -15,7 +15,7 @@ use crate::lasting::bulkhead::Bulkhead;
 use crate::lasting::link::{Close, Counts, Link};
 use crate::lasting::tasks::Kind as TaskKind;
 use crate::lasting::telemetry::families::Family;
-use crate::lasting::telemetry::metrics::{Handshake, RouteSeries};
+use crate::lasting::telemetry::metrics::{Handshake, Introduction, RouteSeries};
 use crate::parts::upstream::{Kind, Service};
 use crate::snapshot::compile::Snapshot;
 
@@ -336,6 +336,14 @@ fn handshakes(shared: &Shared, out: &mut Vec<MetricFamily>) {
         errors.add(&[("reason", why.as_str())], metrics.handshakes_failed(why));
     }
     errors.done(out);
+    let mut unknown = Family::counter(
+        "sluice_proxy_protocol_errors_total",
+        "Connections that did not begin with a PROXY header of a trusted proxy.",
+    );
+    for why in Introduction::ALL {
+        unknown.add(&[("reason", why.as_str())], metrics.introductions_failed(why));
+    }
+    unknown.done(out);
 }
 
 /// By listener and the first name of a certificate.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sluice_engine::cidr;
 
 use super::env::Env;
 use super::tls::{self, Certificates};
@@ -32,6 +33,17 @@ pub(crate) struct Config {
     /// How connections are spread over the workers.
     #[serde(default)]
     pub(crate) connection_balance: ConnectionBalance,
+    /// Every connection begins with a PROXY header (version 1 or 2).
+    #[serde(default)]
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// Proxies in front that say whose connection they pass on before anything else.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProxyProtocol {
+    /// Their addresses and networks. Connections from anywhere else are closed.
+    pub(crate) from: Vec<String>,
 }
 
 /// How connections are spread over the workers.
@@ -50,7 +62,7 @@ pub(crate) enum ConnectionBalance {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Timeouts {
-    /// TLS handshake, and the first bytes of a connection.
+    /// PROXY header, TLS handshake, and the first bytes of a connection, all together.
     pub(crate) handshake: Span,
     /// From a request's first byte to the end of its head.
     pub(crate) head: Span,
@@ -118,6 +130,26 @@ pub(crate) struct Listener {
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
     pub(crate) connection_balance: ConnectionBalance,
+    pub(crate) proxy_protocol: Option<ProxiesInFront>,
+}
+
+/// As compiled.
+#[derive(Debug)]
+pub(crate) struct ProxiesInFront {
+    pub(crate) from: cidr::Set,
+}
+
+impl ProxyProtocol {
+    fn build(&self, at: &Place<'_>, env: &mut Env<'_>) -> Option<ProxiesInFront> {
+        let at = at.field("from");
+        if self.from.is_empty() {
+            env.problems
+                .error(&at, "nobody could connect")
+                .help("name the proxies in front, like [10.0.0.0/24]");
+            return None;
+        }
+        Some(ProxiesInFront { from: super::routing::trusted(&self.from, &at, env)? })
+    }
 }
 
 impl Config {
@@ -132,6 +164,8 @@ impl Config {
                 .help("write an IP address and a port, like 0.0.0.0:8080 or [::]:8080");
         }
         let checked = self.check(at, env);
+        let proxies = self.proxy_protocol.as_ref();
+        let proxies = proxies.map(|config| config.build(&at.field("proxy_protocol"), env));
         let tls = match &self.tls {
             None => None,
             Some(config) => Some(Arc::new(config.build(&self.name, &at.field("tls"), env)?)),
@@ -144,6 +178,10 @@ impl Config {
             timeouts: self.timeouts,
             limits: self.limits,
             connection_balance: self.connection_balance,
+            proxy_protocol: match proxies {
+                None => None,
+                Some(compiled) => Some(compiled?),
+            },
         })
     }
 

@@ -40,6 +40,7 @@ mod overload;
 mod panic;
 mod parked;
 mod privacy;
+mod proxy_protocol;
 mod redis;
 mod regressions;
 mod reload;

@@ -1,4 +1,4 @@
-//! Finds out what a client without TLS speaks, without taking a byte from the stream.
+//! Looks at the first bytes of a stream without taking one: what a client without TLS speaks.
 
 use std::io;
 
@@ -19,11 +19,18 @@ pub(super) async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
         if read == PREFACE.len() {
             return Ok(true);
         }
-        // The bytes stay where they are, so the stream would be ready for ever: wait for news.
-        let _ =
-            stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-        if stream.ready(Interest::READABLE).await?.is_read_closed() {
+        if news(stream).await.is_err() {
             return Ok(false);
         }
     }
+}
+
+/// Waits until more has come than what was looked at; an error says that nothing more will.
+pub(super) async fn news(stream: &TcpStream) -> io::Result<()> {
+    // The bytes stay where they are, so the stream would be ready for ever.
+    let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+    if stream.ready(Interest::READABLE).await?.is_read_closed() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(())
 }

@@ -117,6 +117,36 @@ impl Handshake {
     }
 }
 
+/// Why a connection was not served on a listener that expects a PROXY header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Introduction {
+    /// It comes from somebody who may not say whose it is.
+    Untrusted,
+    /// Something else was sent.
+    Missing,
+    /// The header breaks the rules.
+    Malformed,
+    /// It was not whole in time.
+    Timeout,
+    /// The connection ended before it was.
+    Closed,
+}
+
+impl Introduction {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Untrusted, Self::Missing, Self::Malformed, Self::Timeout, Self::Closed];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Untrusted => "untrusted",
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// One worker's counters that belong to no route.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -139,6 +169,7 @@ pub(crate) struct Worker {
     /// Ended by a violation of HTTP/2.
     pub(crate) http2_broken: Count,
     handshakes_failed: [Count; Handshake::ALL.len()],
+    introductions_failed: [Count; Introduction::ALL.len()],
     pub(crate) accept_errors: Count,
     pub(crate) aborted: Count,
     pub(crate) panics: Count,
@@ -164,6 +195,7 @@ impl Worker {
             http1_broken: Count::default(),
             http2_broken: Count::default(),
             handshakes_failed: Default::default(),
+            introductions_failed: Default::default(),
             accept_errors: Count::default(),
             aborted: Count::default(),
             panics: Count::default(),
@@ -192,6 +224,13 @@ impl Worker {
     /// A TLS handshake has failed.
     pub(crate) fn handshake_failed(&self, why: Handshake) {
         if let Some(cell) = self.handshakes_failed.get(why as usize) {
+            cell.add(1);
+        }
+    }
+
+    /// A connection was not served for want of a PROXY header.
+    pub(crate) fn introduction_failed(&self, why: Introduction) {
+        if let Some(cell) = self.introductions_failed.get(why as usize) {
             cell.add(1);
         }
     }
@@ -263,6 +302,12 @@ impl Metrics {
     /// TLS handshakes that failed for this reason.
     pub(crate) fn handshakes_failed(&self, why: Handshake) -> u64 {
         let cells = self.workers.iter().filter_map(|w| w.handshakes_failed.get(why as usize));
+        cells.map(Count::get).sum()
+    }
+
+    /// Connections without a good PROXY header, for this reason.
+    pub(crate) fn introductions_failed(&self, why: Introduction) -> u64 {
+        let cells = self.workers.iter().filter_map(|w| w.introductions_failed.get(why as usize));
         cells.map(Count::get).sum()
     }
 
