@@ -169,6 +169,17 @@ impl Daemon {
         self.reaped.store(true, Ordering::Relaxed);
     }
 
+    /// Kills the child and gives back all that it has said.
+    pub fn last_words(&mut self) -> String {
+        self.kill();
+        // Its outputs end with it, but are read by threads; a grandchild may hold them open for long.
+        let start = Instant::now();
+        while self.said.look(|said| said.open) > 0 && start.elapsed() < LAST_WORDS {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.output()
+    }
+
     fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.try_wait().expect("a child can be asked");
         self.reaped.fetch_or(status.is_some(), Ordering::Relaxed);

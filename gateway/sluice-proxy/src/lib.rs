@@ -21,6 +21,7 @@ pub use doors::app::{
     Checked, Environment, Options, Origin, Rejected, RouteLine, RunError, Started, check, run,
 };
 pub use doors::token::{TokenRequest, mint};
+pub use lasting::telemetry::journal::Journal;
 pub use parts::tls::{Pair, self_signed};
 pub use snapshot::reference::markdown as config_reference;
 pub use snapshot::schema::json as config_schema;

@@ -55,6 +55,10 @@ pub(crate) struct Run {
     /// Worker threads; one per core if not given.
     #[arg(long, env = "SLUICE_WORKERS", value_name = "N")]
     pub(crate) workers: Option<usize>,
+    /// Share the ports of a gateway that already runs, to take its place: stop that one when this one is
+    /// ready.
+    #[arg(long, env = "SLUICE_TAKEOVER")]
+    pub(crate) takeover: bool,
     /// What to log, like `info` or `sluice_proxy=debug`.
     #[arg(long, env = "SLUICE_LOG", default_value = "info", value_name = "FILTER")]
     pub(crate) log: String,

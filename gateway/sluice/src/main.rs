@@ -3,7 +3,9 @@
 mod cli;
 mod commands;
 mod greeting;
+mod hardening;
 mod locate;
+mod log;
 
 use std::process::ExitCode;
 

@@ -2,11 +2,13 @@
 //! has several and hardly any is ever reached; the runtime's own timers cost a lock and a place in a
 //! wheel each time.
 //!
-//! A deadline is noticed up to [`GRAIN`] late, never early. The one rule: a thread that uses them runs
+//! A deadline is noticed up to [`GRAIN`] late, never early. When the thread did not run for a while (a
+//! stopped process, a paused machine), nobody could keep a deadline meanwhile: all move by that time. The one rule: a thread that uses them runs
 //! [`keep`], or nobody is ever woken.
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -14,6 +16,11 @@ use super::clock::{self, Moment};
 
 /// How late a deadline may be noticed.
 const GRAIN: Duration = Duration::from_millis(10);
+/// A thread that comes this late was kept from running.
+const STALL: Duration = Duration::from_millis(500);
+
+/// How often a thread came that late.
+static STALLS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     static TABLE: RefCell<Table> = RefCell::default();
@@ -111,6 +118,16 @@ impl Table {
         }
     }
 
+    /// Gives everybody the time back in which nothing was done here.
+    fn move_by(&mut self, late: Duration) {
+        for slot in &mut self.slots {
+            if let State::Set(_) = slot.state {
+                slot.at = slot.at.after(late);
+            }
+        }
+        self.soonest = self.soonest.map(|soonest| soonest.after(late));
+    }
+
     /// Takes the wakers of what has passed.
     fn pass(&mut self, now: Moment) -> Vec<Waker> {
         let mut wakers = Vec::new();
@@ -135,6 +152,11 @@ impl Table {
     }
 }
 
+/// How often a worker was kept from its work for half a second or more, in this process.
+pub(crate) fn stalls() -> u64 {
+    STALLS.load(Ordering::Relaxed)
+}
+
 /// Notices what has passed on this thread, for ever.
 pub(crate) async fn keep() {
     loop {
@@ -148,8 +170,17 @@ pub(crate) async fn keep() {
             })
         })
         .await;
+        let slept = clock::now();
         tokio::time::sleep(GRAIN).await;
-        let wakers = TABLE.with_borrow_mut(|table| table.pass(clock::now()));
+        let now = clock::now();
+        let late = now.saturating_since(slept.after(GRAIN));
+        let wakers = TABLE.with_borrow_mut(|table| {
+            if late >= STALL {
+                STALLS.fetch_add(1, Ordering::Relaxed);
+                table.move_by(late);
+            }
+            table.pass(now)
+        });
         wakers.into_iter().for_each(Waker::wake);
     }
 }
@@ -198,6 +229,17 @@ mod tests {
         }
         assert!(table.pass(at(1000)).is_empty(), "nobody is woken for what was forgotten");
         assert_eq!(table.slots.len(), 0);
+    }
+
+    #[test]
+    fn a_pause_moves_what_was_waited_for() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut table = Table::default();
+        let slot = table.set(at(10));
+        assert!(table.poll(slot, cx).is_pending());
+        table.move_by(Duration::from_millis(3_000));
+        assert!(table.pass(at(3_009)).is_empty());
+        assert_eq!(table.pass(at(3_010)).len(), 1);
     }
 
     #[tokio::test]

@@ -6,7 +6,10 @@
 //! rule: a value that came out of `${...}` stays one string, is never parsed as YAML again, and is
 //! never shown.
 
+use std::fmt;
 use std::io;
+
+use zeroize::Zeroizing;
 
 mod build;
 mod hints;
@@ -30,11 +33,18 @@ pub(crate) use read::read;
 pub(crate) use suggest::nearest;
 
 /// A file as it was read.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Source {
     /// The name problems are reported under, as the operator wrote it.
     pub(crate) name: String,
-    pub(crate) text: String,
+    /// Wiped when it is dropped: it may hold secrets in clear.
+    pub(crate) text: Zeroizing<String>,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// Where `${NAME}` and `${file:path}` find their values. The environment is read at the program's

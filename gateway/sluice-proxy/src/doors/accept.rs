@@ -28,6 +28,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const ROOM: Duration = Duration::from_millis(250);
 
 /// A worker's end of a listener.
+#[derive(Clone)]
 pub(crate) struct Door {
     pub(crate) worker: Rc<Worker>,
     pub(crate) shared: Arc<Shared>,
@@ -38,16 +39,16 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// Accepts until drained.
-    pub(crate) async fn accept(mut self, socket: TcpListener) {
+    /// Accepts on this socket until drained.
+    pub(crate) async fn open(self, socket: std::io::Result<TcpListener>) {
+        match socket.and_then(tokio::net::TcpListener::from_std) {
+            Ok(socket) => self.accept(socket).await,
+            Err(error) => tracing::error!(listener = %self.name, %error, "cannot listen"),
+        }
+    }
+
+    async fn accept(mut self, socket: tokio::net::TcpListener) {
         let port = socket.local_addr().map_or(0, |address| address.port());
-        let socket = match tokio::net::TcpListener::from_std(socket) {
-            Ok(socket) => socket,
-            Err(error) => {
-                tracing::error!(listener = %self.name, %error, "cannot listen");
-                return;
-            }
-        };
         let Some(listener) = find(&self.worker, &self.name) else { return };
         let mut granted = share(&self.worker, &listener);
         let places = Arc::new(Semaphore::new(granted));

@@ -11,9 +11,10 @@ pub use super::input::{Environment, Origin};
 pub use super::reload::Rejected;
 use super::reload::{Reloader, load};
 use super::shared::{Places, Shared, Status};
-use super::{admin, memory, stop, thread};
+use super::{admin, listeners, memory, stop, thread};
 use crate::base::problem::render;
 use crate::lasting::retained::Retained;
+use crate::lasting::tasks;
 use crate::lasting::telemetry::metrics::Metrics;
 use crate::snapshot::compile::{Snapshot, Workshop};
 use crate::snapshot::live::Live;
@@ -25,6 +26,8 @@ pub struct Options {
     pub environment: Environment,
     /// Worker threads.
     pub workers: usize,
+    /// Share ports with a gateway that already runs, to replace it.
+    pub takeover: bool,
 }
 
 /// Why the gateway did not start, or did not run to its end.
@@ -71,8 +74,7 @@ pub fn run(options: Options, started: impl FnOnce(&Started)) -> Result<(), RunEr
     raise_descriptors();
     let workers = options.workers.max(1);
     let (shared, facts) = prepare(&options, workers)?;
-    let admin = std::net::TcpListener::bind(facts.admin)
-        .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
+    let admin = listeners::bind_one(facts.admin, options.takeover)
         .map_err(|error| RunError::Config(format!("admin.address {}: {error}", facts.admin)))?;
     let threads = start_workers(&shared, workers)?;
     let control = tokio::runtime::Builder::new_multi_thread()
@@ -179,15 +181,25 @@ async fn operate(
     started: impl FnOnce(),
 ) -> Result<u64, RunError> {
     let mut signals = stop::Signals::install()?;
+    let takeover = options.takeover;
     let mut reloader = Reloader::new(Arc::clone(shared), options.origin, options.environment);
-    reloader.start().await.map_err(|rejected| RunError::Config(rejected.0))?;
+    reloader.start(takeover).await.map_err(|rejected| RunError::Config(rejected.0))?;
     shared.status.serving.store(true, Ordering::Release);
     started();
     // Outside systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let (demand, demands) = mpsc::channel(1);
-    crate::lasting::tasks::control(reloader.run(demands));
-    crate::lasting::tasks::control(memory::watch(Arc::clone(shared)));
+    let reloading = Arc::new(tokio::sync::Mutex::new((reloader, demands)));
+    tasks::control(tasks::supervise("reload", move || {
+        let reloading = Arc::clone(&reloading);
+        async move {
+            let mut guard = reloading.lock().await;
+            let (reloader, demands) = &mut *guard;
+            reloader.run(demands).await;
+        }
+    }));
+    let watched = Arc::clone(shared);
+    tasks::control(tasks::supervise("memory", move || memory::watch(Arc::clone(&watched))));
     signals.until_stop(shared, &demand).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     Ok(stop::drain(shared, &mut signals).await)

@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::base::yaml::{Lookup, Source};
+use crate::parts::env::warn_if_exposed;
 
 /// Largest config file, bytes.
 const MAX_CONFIG: u64 = 16 * 1024 * 1024;
@@ -22,8 +23,15 @@ pub enum Origin {
 }
 
 /// The environment as it was at start.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Environment(pub HashMap<String, String>);
+
+/// Names only.
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 impl Origin {
     /// For people.
@@ -50,13 +58,16 @@ impl Origin {
             Self::Embedded(text) => (*text).to_owned(),
             Self::File(path) => read_text(path, MAX_CONFIG)?,
         };
-        Ok(Source { name: self.name(), text })
+        Ok(Source { name: self.name(), text: text.into() })
     }
 }
 
+/// Reads into memory that is taken once: what grows leaves copies behind.
 fn read_text(path: &Path, most: u64) -> std::io::Result<String> {
-    let mut text = String::new();
-    let read = std::fs::File::open(path)?.take(most + 1).read_to_string(&mut text)?;
+    let file = std::fs::File::open(path)?;
+    let size = file.metadata()?.len().min(most);
+    let mut text = String::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+    let read = file.take(most + 1).read_to_string(&mut text)?;
     if read as u64 > most {
         return Err(std::io::Error::other(format!("larger than {most} bytes")));
     }
@@ -75,6 +86,8 @@ impl Lookup for Values<'_> {
     }
 
     fn file(&self, path: &str) -> std::io::Result<String> {
-        read_text(&self.base.join(path), MAX_VALUE)
+        let path = self.base.join(path);
+        warn_if_exposed(&path);
+        read_text(&path, MAX_VALUE)
     }
 }

@@ -1,5 +1,6 @@
 //! Sockets to listen on. Each worker has its own socket per listener (SO_REUSEPORT), so that the
-//! kernel spreads connections and no worker hands work to another.
+//! kernel spreads connections and no worker hands work to another. A gateway that takes over from one
+//! that runs shares its ports until that one has left.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
@@ -41,6 +42,7 @@ pub(crate) fn bind(
     wanted: &[Arc<Listener>],
     open: &HashMap<Arc<str>, SocketAddr>,
     workers: usize,
+    takeover: bool,
 ) -> Result<Bound, BindError> {
     let mut bound: Bound = (0..workers).map(|_| Vec::new()).collect();
     for listener in wanted {
@@ -54,7 +56,7 @@ pub(crate) fn bind(
         };
         // SO_REUSEPORT would let two gateways share a port by accident; a plain bind finds out. A port
         // that another listener of ours is about to leave cannot be asked that way, and is known.
-        if !open.values().any(|ours| ours.port() == listener.address.port()) {
+        if !takeover && !open.values().any(|ours| ours.port() == listener.address.port()) {
             probe(listener.address).map_err(fail)?;
         }
         for sockets in &mut bound {
@@ -63,6 +65,14 @@ pub(crate) fn bind(
         }
     }
     Ok(bound)
+}
+
+/// Binds a single socket; another gateway may share its address where this one takes over.
+pub(crate) fn bind_one(address: SocketAddr, takeover: bool) -> std::io::Result<TcpListener> {
+    if !takeover {
+        probe(address)?;
+    }
+    socket(address, true)
 }
 
 fn probe(address: SocketAddr) -> std::io::Result<()> {

@@ -4,12 +4,13 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 use super::input::{Environment, Origin, Values};
 use super::listeners;
@@ -91,10 +92,10 @@ impl Reloader {
     }
 
     /// Puts the first snapshot in force: it is published already, its listeners are bound here.
-    pub(crate) async fn start(&mut self) -> Result<(), Rejected> {
+    pub(crate) async fn start(&mut self, takeover: bool) -> Result<(), Rejected> {
         let snapshot = self.shared.live.snapshot();
         self.remember(&snapshot);
-        let bound = self.bind(&snapshot)?;
+        let bound = self.bind(&snapshot, takeover)?;
         self.resolve(&snapshot).await;
         self.put_in_force(&snapshot, bound);
         self.shared.status.accepted(false);
@@ -102,7 +103,7 @@ impl Reloader {
     }
 
     /// Reloads on every change and on demand, until the program ends.
-    pub(crate) async fn run(mut self, mut demands: mpsc::Receiver<()>) {
+    pub(crate) async fn run(&mut self, demands: &mut mpsc::Receiver<()>) {
         let (changes, mut changed) = mpsc::channel(1);
         let mut watch = Watch::start(self.files(), changes.clone());
         loop {
@@ -172,7 +173,7 @@ impl Reloader {
         if old.settings.admin != snapshot.settings.admin {
             tracing::warn!("a change of admin.address needs a restart; the old address stays");
         }
-        let bound = self.bind(&snapshot)?;
+        let bound = self.bind(&snapshot, false)?;
         if old.settings.files != snapshot.settings.files {
             self.remember(&snapshot);
         }
@@ -186,9 +187,9 @@ impl Reloader {
         Ok(())
     }
 
-    fn bind(&self, snapshot: &Snapshot) -> Result<listeners::Bound, Rejected> {
+    fn bind(&self, snapshot: &Snapshot, takeover: bool) -> Result<listeners::Bound, Rejected> {
         let workers = self.shared.workshop.metrics.workers.len();
-        listeners::bind(&snapshot.listeners, &self.open, workers)
+        listeners::bind(&snapshot.listeners, &self.open, workers, takeover)
             .map_err(|error| Rejected(format!("{}: error: {error}", self.origin.name())))
     }
 
@@ -270,7 +271,7 @@ impl Reloader {
     /// news once, and its return again.
     fn fingerprint(&self, snapshot: &Snapshot) -> String {
         let config = match &self.origin {
-            Origin::File(path) => hash(&std::fs::read_to_string(path).unwrap_or_default()),
+            Origin::File(path) => hash(&content(path)),
             Origin::Embedded(_) => String::new(),
         };
         with_files(config, snapshot)
@@ -279,9 +280,14 @@ impl Reloader {
 
 fn with_files(mut all: String, snapshot: &Snapshot) -> String {
     for file in &snapshot.settings.files {
-        all.push_str(&hash(&std::fs::read_to_string(file).unwrap_or_default()));
+        all.push_str(&hash(&content(file)));
     }
     all
+}
+
+/// Wiped after a look at it: it may be a key.
+fn content(file: &Path) -> Zeroizing<String> {
+    std::fs::read_to_string(file).unwrap_or_default().into()
 }
 
 /// A file cut off by a full disk or a half-done copy is often valid, only shorter.

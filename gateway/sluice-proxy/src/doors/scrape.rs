@@ -1,6 +1,8 @@
 //! Everything the gateway counts, as Prometheus families. Only the admin thread runs this: a scrape
 //! adds up shards and never stops a worker.
 
+mod itself;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,7 +15,6 @@ use super::shared::Shared;
 use crate::base::fault::Fault;
 use crate::lasting::bulkhead::Bulkhead;
 use crate::lasting::link::{Close, Counts, Link};
-use crate::lasting::tasks::Kind as TaskKind;
 use crate::lasting::telemetry::families::Family;
 use crate::lasting::telemetry::metrics::{Handshake, Introduction, RouteSeries};
 use crate::parts::upstream::{Kind, Service};
@@ -68,7 +69,7 @@ impl Collector for Gateway {
         certificates(&snapshot, &mut out);
         overload(&self.shared, &snapshot, &mut out);
         config(&self.shared, &snapshot, &mut out);
-        process(&self.shared, &mut out);
+        itself::process(&self.shared, &mut out);
         out
     }
 }
@@ -452,35 +453,4 @@ fn overload(shared: &Shared, snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
         family.add(&[], value);
         family.done(out);
     }
-}
-
-fn process(shared: &Shared, out: &mut Vec<MetricFamily>) {
-    let mut tasks = Family::gauge("sluice_tasks", "Tasks alive, by kind.");
-    for kind in TaskKind::ALL {
-        tasks.add(&[("kind", kind.as_str())], kind.alive() as u64);
-    }
-    tasks.done(out);
-    let mut limits = Family::gauge("sluice_ratelimit_keys", "Keys held by limits in this process.");
-    let tables = shared.workshop.retained.all::<crate::lasting::limits::Table>();
-    limits.add(&[], tables.iter().map(|table| table.len() as u64).sum());
-    limits.done(out);
-    redis(shared, out);
-    let mut build = Family::gauge("sluice_build_info", "The gateway.");
-    build.add(&[("version", env!("CARGO_PKG_VERSION"))], 1);
-    build.done(out);
-}
-
-fn redis(shared: &Shared, out: &mut Vec<MetricFamily>) {
-    let mut up = Family::gauge("sluice_redis_connections", "Workers with a Redis that answers.");
-    let mut commands = Family::counter("sluice_redis_commands_total", "Commands sent to Redis.");
-    let mut errors =
-        Family::counter("sluice_redis_errors_total", "Commands that failed or took too long.");
-    for target in shared.workshop.retained.all::<crate::lasting::redis::Target>() {
-        let address = target.address();
-        let labels = [("redis", address.as_str())];
-        up.add(&labels, target.connected.load(Ordering::Relaxed) as u64);
-        commands.add(&labels, target.commands.load(Ordering::Relaxed));
-        errors.add(&labels, target.errors.load(Ordering::Relaxed));
-    }
-    [up, commands, errors].into_iter().for_each(|family| family.done(out));
 }

@@ -62,7 +62,7 @@ async fn serve(
     let crowd = Rc::new(Crowd::default());
     let mut accepting: HashMap<Arc<str>, JoinHandle<()>> = HashMap::new();
     let mut tick = tokio::time::interval(TICK);
-    tasks::local(Kind::Worker, deadline::keep());
+    tasks::local(Kind::Worker, tasks::supervise("deadlines", deadline::keep));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -75,7 +75,8 @@ async fn serve(
                         crowd: Rc::clone(&crowd),
                         mood: mood.clone(),
                     };
-                    let task = tasks::local(Kind::Worker, door.accept(socket));
+                    let accept = tasks::supervise("accept", move || door.clone().open(socket.try_clone()));
+                    let task = tasks::local(Kind::Worker, accept);
                     if let Some(old) = accepting.insert(name, task) {
                         old.abort();
                     }
@@ -119,7 +120,7 @@ async fn serve(
                 }
                 None => return,
             },
-            _ = tick.tick() => housekeeping(worker),
+            _ = tick.tick() => tasks::guarded("housekeeping", || housekeeping(worker)),
         }
     }
 }

@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 
 use super::app::{Environment, Origin, Rejected};
 use super::input::Values;
+use zeroize::Zeroizing;
+
 use crate::base::clock;
 use crate::base::problem::{Problems, render};
 use crate::base::yaml::{Place, parse};
@@ -99,7 +101,7 @@ fn secret(
     base: &Path,
     development: bool,
     problems: &mut Problems,
-) -> Option<Vec<u8>> {
+) -> Option<Zeroizing<Vec<u8>>> {
     let mut env = Env {
         retained: &Retained::default(),
         metrics: &Arc::new(Metrics::new(1)),

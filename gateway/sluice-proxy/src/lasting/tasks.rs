@@ -1,10 +1,15 @@
-//! The only place that starts background work, so that all of it has a name and a count.
+//! The only place that starts background work, so that all of it has a name and a count. What must go
+//! on for as long as the gateway lives is supervised: a panic is counted, and it begins anew.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::task::JoinHandle;
+
+use crate::base::clock;
 
 /// What a task is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +77,52 @@ pub(crate) fn control<F: Future<Output = ()> + Send + 'static>(future: F) -> Joi
     tokio::spawn(future.map(move |()| drop(count)))
 }
 
+/// Pause before a task that panicked begins anew, the first time and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+static RESTARTED: AtomicU64 = AtomicU64::new(0);
+
+/// Tasks that panicked and were started anew, in this process.
+pub(crate) fn restarted() -> u64 {
+    RESTARTED.load(Ordering::Relaxed)
+}
+
+/// Runs `make`'s future to its end, and a new one whenever it panics.
+pub(crate) async fn supervise<F: Future<Output = ()>>(
+    what: &'static str,
+    mut make: impl FnMut() -> F,
+) {
+    let mut pause = AGAIN.0;
+    loop {
+        let began = clock::now();
+        // Whatever the future held is dropped with it; what it shares is kept whole by its own guards.
+        if AssertUnwindSafe(make()).catch_unwind().await.is_ok() {
+            return;
+        }
+        note_panic(what);
+        if clock::now().saturating_since(began) > AGAIN.1 {
+            pause = AGAIN.0;
+        }
+        tokio::time::sleep_until(clock::deadline(clock::now().after(pause))).await;
+        pause = (pause * 2).min(AGAIN.1);
+    }
+}
+
+/// Takes a step that must not end the loop it belongs to.
+pub(crate) fn guarded(what: &'static str, step: impl FnOnce()) {
+    if std::panic::catch_unwind(AssertUnwindSafe(step)).is_err() {
+        note_panic(what);
+    }
+}
+
+fn note_panic(what: &'static str) {
+    RESTARTED.fetch_add(1, Ordering::Relaxed);
+    tracing::error!(
+        task = what,
+        "a task of the gateway panicked and begins anew; please report it"
+    );
+}
+
 /// A task that is stopped when its owner goes.
 pub(crate) struct Owned(JoinHandle<()>);
 
@@ -112,5 +163,26 @@ impl Count {
 impl Drop for Count {
     fn drop(&mut self) {
         self.0.cell().fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_begins_anew_and_is_counted() {
+        let (before, runs) = (restarted(), Cell::new(0));
+        supervise("test", || {
+            runs.set(runs.get() + 1);
+            let run = runs.get();
+            async move { assert!(run >= 3, "run {run}") }
+        })
+        .await;
+        guarded("test", || panic!("a step"));
+        assert_eq!(runs.get(), 3);
+        assert!(restarted() >= before + 3);
     }
 }

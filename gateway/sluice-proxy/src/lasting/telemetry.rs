@@ -1,7 +1,9 @@
 //! What the gateway tells of itself: counters that each worker keeps for itself and the scrape adds
-//! up ([`metrics`]), and the access log ([`access`]) behind its mask ([`privacy`]).
+//! up ([`metrics`]), the access log ([`access`]), the gateway's
+//! own log ([`journal`]), and the mask in front of both ([`privacy`]).
 
 pub(crate) mod access;
 pub(crate) mod families;
+pub(crate) mod journal;
 pub(crate) mod metrics;
 pub(crate) mod privacy;

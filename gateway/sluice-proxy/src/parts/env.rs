@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use crate::base::problem::Problems;
 use crate::base::yaml::Place;
 use crate::lasting::redis::Target;
@@ -48,12 +50,18 @@ impl Env<'_> {
         self.base.join(path)
     }
 
-    /// Reads a file the config names, or records why not.
-    pub(crate) fn file(&mut self, at: &Place<'_>, path: &str) -> Option<Vec<u8>> {
+    /// Reads a secret, and warns if others may read it too.
+    pub(crate) fn secret_file(&mut self, at: &Place<'_>, path: &str) -> Option<Zeroizing<Vec<u8>>> {
+        warn_if_exposed(&self.path(path));
+        self.file(at, path)
+    }
+
+    /// Reads a file the config names, or records why not. It is wiped after use: it may be a key.
+    pub(crate) fn file(&mut self, at: &Place<'_>, path: &str) -> Option<Zeroizing<Vec<u8>>> {
         let full = self.path(path);
         self.files.push(full.clone());
         match read_bounded(&full) {
-            Ok(bytes) => Some(bytes),
+            Ok(bytes) => Some(Zeroizing::new(bytes)),
             Err(error) => {
                 self.problems
                     .error(at, format!("cannot read `{path}`: {error}"))
@@ -61,6 +69,27 @@ impl Env<'_> {
                 None
             }
         }
+    }
+}
+
+/// Whether anybody on this machine may read it.
+fn is_exposed(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+/// Says that a secret is none.
+pub(crate) fn warn_if_exposed(path: &Path) {
+    if is_exposed(path) {
+        tracing::warn!(path = %path.display(), "everybody on this machine may read this secret; chmod 600");
     }
 }
 

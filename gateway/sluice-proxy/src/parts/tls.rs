@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize as _;
 
 use super::env::Env;
 use crate::base::yaml::Place;
@@ -114,7 +115,7 @@ impl CertificateConfig {
             return certified(pair.cert.as_bytes(), pair.key.as_bytes(), at, env);
         }
         let cert = env.file(&at.field("cert_file"), &self.cert_file);
-        let key = env.file(&at.field("key_file"), &self.key_file);
+        let key = env.secret_file(&at.field("key_file"), &self.key_file);
         certified(&cert?, &key?, at, env)
     }
 }
@@ -131,7 +132,7 @@ fn certified(
         env.problems.error(&at.field("cert_file"), "the file holds no PEM certificate");
         return None;
     }
-    let key = match PrivateKeyDer::from_pem_slice(key) {
+    let mut key = match PrivateKeyDer::from_pem_slice(key) {
         Ok(key) => key,
         Err(error) => {
             env.problems
@@ -139,7 +140,10 @@ fn certified(
             return None;
         }
     };
-    let signer = match rustls::crypto::aws_lc_rs::sign::any_supported_type(&key) {
+    let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key);
+    // The signer has a copy of its own, which its library wipes.
+    key.zeroize();
+    let signer = match signer {
         Ok(signer) => signer,
         Err(error) => {
             env.problems.error(&at.field("key_file"), format!("unsupported key: {error}"));

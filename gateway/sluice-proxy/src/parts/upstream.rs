@@ -100,6 +100,10 @@ pub(crate) enum Builtin {
     #[cfg(debug_assertions)]
     #[schemars(skip)]
     Panic,
+    /// Panics while the config is compiled, to see that this is a refused reload.
+    #[cfg(debug_assertions)]
+    #[schemars(skip)]
+    PanicWhenCompiled,
 }
 
 /// How an endpoint is chosen.
@@ -240,6 +244,11 @@ impl Config {
                     env.problems
                         .error(&at.field("endpoints"), "a builtin upstream has no endpoints");
                     return None;
+                }
+                #[cfg(debug_assertions)]
+                #[expect(clippy::panic, reason = "its purpose; debug builds only")]
+                if builtin == Builtin::PanicWhenCompiled {
+                    panic!("asked for by `builtin: panic_when_compiled`");
                 }
                 Kind::Builtin(builtin)
             }

@@ -23,7 +23,7 @@ pub(super) async fn serve(
         Builtin::Health => Ok(health(record.worker.draining.get())),
         #[cfg(debug_assertions)]
         #[expect(clippy::panic, reason = "its purpose; debug builds only")]
-        Builtin::Panic => panic!("asked for by `builtin: panic`"),
+        Builtin::Panic | Builtin::PanicWhenCompiled => panic!("asked for by `builtin: panic`"),
     }
 }
 

@@ -111,7 +111,7 @@ pub(crate) struct Mask {
     pub(crate) fields: Vec<String>,
     /// Key of the fingerprints that stand for identities, at least 32 bytes: gateways with the same
     /// key write the same fingerprint. Without one it is made at start.
-    pub(crate) key: Option<Secret>,
+    pub(crate) secret: Option<Secret>,
 }
 
 impl Default for AccessLog {
@@ -133,7 +133,7 @@ pub(crate) struct Errors {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Redis {
     /// `redis://[user:password@]host[:port][/db]`; empty: limits are counted in this process.
-    pub(crate) url: String,
+    pub(crate) url: Secret,
 }
 
 /// How the gateway stops on SIGTERM.

@@ -12,7 +12,7 @@ const ROUTES: &str = r#"
 access_log:
   output: access.log
   query: [page, q, phone]
-  mask: { fields: [nickname], key: "0123456789abcdef0123456789abcdef" }
+  mask: { fields: [nickname], secret: "0123456789abcdef0123456789abcdef" }
 upstreams: { echo: { builtin: echo } }
 routes: [ { id: all, match: { path: "/**" }, upstream: echo } ]
 "#;

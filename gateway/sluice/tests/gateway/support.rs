@@ -1,4 +1,7 @@
-//! Starts the real binary with a config of the test's own, on ports and in a folder of its own.
+//! Starts the real binary with a config of the test's own, on ports and in a folder of its own. What
+//! it says is looked through for secrets when it ends.
+
+mod leaks;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -6,6 +9,9 @@ use std::process::Command;
 
 use sluice_chaos::process::{Daemon, Ready, free_port};
 use sluice_chaos::raw;
+
+pub(crate) use leaks::CANARY;
+use leaks::Leaks;
 
 /// A running gateway; killed when dropped.
 pub(crate) struct Gateway {
@@ -15,6 +21,8 @@ pub(crate) struct Gateway {
     pub(crate) daemon: Daemon,
     folder: tempfile::TempDir,
     head: String,
+    leaks: Leaks,
+    setup: Setup,
 }
 
 /// What differs between tests beyond the config.
@@ -28,6 +36,8 @@ pub(crate) struct Setup {
     pub(crate) listeners: Option<&'static str>,
     /// Worker threads; 2 if not given.
     pub(crate) workers: Option<usize>,
+    /// A shell's command line to start it by: `"$@"` is the gateway, `$FOLDER` the config's folder.
+    pub(crate) by: Option<&'static str>,
 }
 
 const LISTENERS: &str = r#"listeners:
@@ -68,15 +78,29 @@ impl Gateway {
         }
         let path = folder.path().join("routes.yaml");
         std::fs::write(&path, format!("{head}{config}")).unwrap();
-        // Figures about memory and load are those of the program that was built for releases.
-        let program = std::env::var_os("SLUICE_PROGRAM");
-        let mut command =
-            Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_sluice").into()));
+        let leaks = Leaks::new(&setup);
+        let mut command = match setup.by {
+            None => Command::new(program()),
+            Some(line) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", line, "sh"]).arg(program()).env("FOLDER", folder.path());
+                shell
+            }
+        };
         command.arg("run").arg("--config").arg(&path);
         command.args(["--workers", &setup.workers.unwrap_or(2).to_string()]);
-        command.envs(setup.env);
-        let daemon = Daemon::start(command, Ready::Says("is serving".to_owned())).await;
-        Self { http, https, admin, daemon, folder, head }
+        command.envs(setup.env.clone());
+        let daemon = Daemon::start(command, serving()).await;
+        Self { http, https, admin, daemon, folder, head, leaks, setup }
+    }
+
+    /// Another process with the same config, and more words on its command line.
+    pub(crate) async fn another(&self, words: &[&str]) -> Daemon {
+        let mut command = Command::new(program());
+        command.arg("run").arg("--config").arg(self.config_path()).args(words);
+        command.args(["--workers", &self.setup.workers.unwrap_or(2).to_string()]);
+        command.envs(self.setup.env.clone());
+        Daemon::start(command, serving()).await
     }
 
     /// A raw connection to the plain listener.
@@ -91,7 +115,9 @@ impl Gateway {
 
     /// A page of the admin interface.
     pub(crate) async fn admin(&self, path: &str) -> raw::Response {
-        raw::get(self.admin, "127.0.0.1", path).await
+        let page = raw::get(self.admin, "127.0.0.1", path).await;
+        self.leaks.check(path, &page.text());
+        page
     }
 
     /// The value of a series on `/metrics`; the series is written as it is printed, without the
@@ -146,6 +172,32 @@ impl Gateway {
         eventually("log lines", async || read().len() >= n).await;
         read()
     }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        self.leaks.check("the log", &self.daemon.last_words());
+        for file in std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten() {
+            let is_log = file.path().extension().is_some_and(|extension| extension == "log");
+            if is_log && file.metadata().is_ok_and(|file| file.is_file()) {
+                let text = std::fs::read(file.path()).unwrap_or_default();
+                self.leaks.check("the access log", &String::from_utf8_lossy(&text));
+            }
+        }
+    }
+}
+
+/// Figures about memory and load are those of the program that was built for releases.
+fn program() -> std::ffi::OsString {
+    std::env::var_os("SLUICE_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_sluice").into())
+}
+
+/// How a gateway shows that it is ready.
+fn serving() -> Ready {
+    Ready::Says("is serving".to_owned())
 }
 
 /// Waits until `condition` holds, 10 s at most.

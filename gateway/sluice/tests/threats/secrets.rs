@@ -17,7 +17,12 @@ pub(crate) const ROWS: &[Row] = &[
     ("S-03", "line ends, escape sequences, quotes, any byte", "one line of JSON for each request"),
     ("S-04", "very long fields", "1 KiB of each field, 8 KiB of a line, and `truncated`"),
     ("S-05", "a secret that others on the machine may read", "a warning"),
-    ("S-06", "core dumps, debuggers", "no dumps, not traceable by its own user; keys are wiped"),
+    (
+        "S-06",
+        "core dumps, debuggers",
+        "no dumps; its memory and environment are closed to its own user; secrets are wiped where they \
+         were read",
+    ),
     ("S-07", "errors of libraries and addresses of services in answers", "a reason word only"),
     ("S-08", "a secret in what is printed for debugging", "a type that prints stars"),
     ("S-09", "labels of metrics that clients choose", "labels come from the config"),

@@ -63,7 +63,11 @@ pub(crate) const ROWS: &[Row] = &[
         "ten times the load",
         "a bound on requests in progress with a short queue; 503 `overloaded`",
     ),
-    ("V-02", "work that blocks a worker", "on threads of its own"),
+    (
+        "V-02",
+        "work that blocks a worker",
+        "tables are compiled on threads of their own; a worker that did not run for half a second counts",
+    ),
     ("V-03", "more connects than are accepted", "the kernel's queue; accepting never blocks"),
     ("V-04", "one route that floods", "a `bulkhead` of the route or upstream; 503 `bulkhead_full`"),
     (
@@ -75,5 +79,9 @@ pub(crate) const ROWS: &[Row] = &[
     ("V-07", "work whose caller has left", "leaves the queue and is not sent"),
     ("V-08", "the end of an overload", "back within 2 s"),
     ("V-09", "health checks amid an overload", "always answered"),
-    ("V-10", "a storm of log lines", "bounded, and what is dropped is counted"),
+    (
+        "V-10",
+        "a storm of log lines",
+        "100 a second of each place of the code, 1,000 in all; what is left out is counted",
+    ),
 ];

@@ -1,5 +1,5 @@
-//! Hides what a line of a config may hold in clear: the value of a `secret:` and the user part of an
-//! address. Every hidden character becomes a star, so that the mark under a cell stays in place.
+//! Hides what a line of a config may hold in clear: the value of a `secret:`, a `password:` and
+//! the like, and the user part of an address. Every hidden character becomes a star, so that the mark under a cell stays in place.
 
 /// The line as it may be shown and logged.
 pub(super) fn masked(line: &str) -> String {
@@ -9,21 +9,28 @@ pub(super) fn masked(line: &str) -> String {
     shown.into_iter().collect()
 }
 
+/// What the names of secrets end with; `secret_file` names a file and is none.
+const SECRET: [&str; 9] = [
+    "secret",
+    "password",
+    "passwd",
+    "token",
+    "credential",
+    "private_key",
+    "api_key",
+    "session_key",
+    "authorization",
+];
+
 fn hide_secrets(line: &mut [char]) {
-    const KEY: &str = "secret";
     let mut at = 0;
-    while let Some(found) = find(line, at, KEY) {
-        at = found + KEY.len();
-        let before = found.checked_sub(1).and_then(|i| line.get(i));
-        if before.is_some_and(|c| c.is_alphanumeric() || *c == '_') {
+    while let Some(colon) = line.get(at..).and_then(|rest| rest.iter().position(|c| *c == ':')) {
+        let colon = at + colon;
+        at = colon + 1;
+        if !is_secret(line.get(..colon).unwrap_or(&[])) {
             continue;
         }
-        let rest = line.get(at..).unwrap_or(&[]);
-        let Some(colon) = rest.iter().position(|c| !matches!(c, '"' | '\'' | ' ')) else { return };
-        if rest.get(colon) != Some(&':') {
-            continue;
-        }
-        let value = at + colon + 1;
+        let value = colon + 1;
         let end = line.get(value..).unwrap_or(&[]).iter().position(|c| matches!(c, ',' | '}'));
         let end = end.map_or(line.len(), |end| value + end);
         // What is substituted stands elsewhere; its name is no secret.
@@ -32,6 +39,16 @@ fn hide_secrets(line: &mut [char]) {
             hide(line, value, end);
         }
     }
+}
+
+/// Whether the name that ends here is that of a secret.
+fn is_secret(before: &[char]) -> bool {
+    let name = before.iter().rev().skip_while(|c| matches!(c, '"' | '\'' | ' '));
+    let mut name: Vec<char> =
+        name.take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '-')).copied().collect();
+    name.reverse();
+    let name: String = name.into_iter().collect::<String>().to_lowercase().replace('-', "_");
+    SECRET.iter().any(|secret| name.ends_with(secret))
 }
 
 fn hide_users(line: &mut [char]) {
@@ -71,7 +88,9 @@ mod tests {
             ("  secret: hunter2", "  secret: *******"),
             ("{ secret: \"hunter2\", paths: /x }", "{ secret: \"*******\", paths: /x }"),
             ("{ secret_file: jwt.key }", "{ secret_file: jwt.key }"),
-            ("{ my_secret: x }", "{ my_secret: x }"),
+            ("{ my_secret: x }", "{ my_secret: * }"),
+            ("\"x-api-key\": abc, limit: 5", "\"x-api-key\": ***, limit: 5"),
+            ("key: \"header:x-token\"", "key: \"header:x-token\""),
             ("secret: ${JWT_SECRET}", "secret: ${JWT_SECRET}"),
             ("url: redis://me:pw@host:6379/0", "url: redis://*****@host:6379/0"),
             (

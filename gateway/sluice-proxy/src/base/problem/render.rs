@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     fn source(text: &str) -> Source {
-        Source { name: "routes.yaml".to_owned(), text: text.to_owned() }
+        Source { name: "routes.yaml".to_owned(), text: text.to_owned().into() }
     }
 
     fn rendered(text: &str, line: u32, column: u32) -> String {

@@ -370,7 +370,7 @@ fn unreadable(text: &str) -> Option<(u32, u32, String)> {
 }
 
 fn scalar(text: String, style: Style, (line, column): (u32, u32)) -> Node {
-    Node { content: Content::Scalar(text), style, line, column, substituted: false }
+    Node { content: Content::Scalar(text.into()), style, line, column, substituted: false }
 }
 
 fn null((line, column): (u32, u32)) -> Node {

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use zeroize::Zeroizing;
+
 /// What a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -45,7 +47,8 @@ pub(crate) struct Node {
 pub(super) enum Content {
     Null,
     /// The text after quotes, escapes and substitution; `1.10` stays `1.10`.
-    Scalar(String),
+    /// Wiped when it is dropped, since it may have come out of `${...}`.
+    Scalar(Zeroizing<String>),
     Sequence(Vec<Node>),
     Mapping(Mapping),
 }
@@ -159,7 +162,7 @@ impl fmt::Debug for Node {
         match &self.content {
             Content::Null => f.write_str("~"),
             Content::Scalar(_) if self.substituted => f.write_str("***"),
-            Content::Scalar(text) => text.fmt(f),
+            Content::Scalar(text) => fmt::Debug::fmt(text.as_str(), f),
             Content::Sequence(items) => f.debug_list().entries(items).finish(),
             Content::Mapping(_) => f.debug_map().entries(self.entries()).finish(),
         }
@@ -230,7 +233,7 @@ mod tests {
     use super::*;
 
     fn scalar(text: &str, line: u32) -> Node {
-        let content = Content::Scalar(text.to_owned());
+        let content = Content::Scalar(text.to_owned().into());
         Node { content, style: Style::Plain, line, column: 1, substituted: false }
     }
 

@@ -109,7 +109,7 @@ fn texts() -> impl Strategy<Value = String> {
 }
 
 fn check(text: String) -> Result<(), TestCaseError> {
-    let source = Source { name: "t".to_owned(), text };
+    let source = Source { name: "t".to_owned(), text: text.into() };
     let mut problems = Problems::new("t");
     match parse(&source, &Secretive) {
         Err(refused) => {

@@ -5,12 +5,14 @@
 
 use std::io::ErrorKind;
 
+use zeroize::Zeroizing;
+
 use super::Lookup;
 
 /// A scalar's text with everything in its place.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Replaced {
-    pub(super) text: String,
+    pub(super) text: Zeroizing<String>,
     /// False when only `$${` was taken care of.
     pub(super) substituted: bool,
 }
@@ -35,7 +37,7 @@ pub(super) fn replace(text: &str, lookup: &dyn Lookup) -> Result<Option<Replaced
     if !text.contains(OPEN) {
         return Ok(None);
     }
-    let mut out = Replaced { text: String::with_capacity(text.len()), substituted: false };
+    let mut out = Replaced { text: String::with_capacity(text.len()).into(), substituted: false };
     let mut rest = text;
     while let Some((before, after)) = rest.split_once(OPEN) {
         if let Some(before) = before.strip_suffix('$') {
@@ -65,7 +67,7 @@ pub(super) fn replace(text: &str, lookup: &dyn Lookup) -> Result<Option<Replaced
 /// Message and help.
 type Words = (String, String);
 
-fn value(body: &str, lookup: &dyn Lookup) -> Result<String, Words> {
+fn value(body: &str, lookup: &dyn Lookup) -> Result<Zeroizing<String>, Words> {
     if body.contains(OPEN) {
         return Err((
             format!("`${{{body}}}` holds another `${{`"),
@@ -83,19 +85,19 @@ fn value(body: &str, lookup: &dyn Lookup) -> Result<String, Words> {
     Ok(found)
 }
 
-fn variable(body: &str, lookup: &dyn Lookup) -> Result<String, Words> {
+fn variable(body: &str, lookup: &dyn Lookup) -> Result<Zeroizing<String>, Words> {
     let end = body.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(body.len());
     let (name, rest) = body.split_at(end);
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
         return Err(unreadable(body));
     }
-    let set = lookup.env(name);
+    let set = lookup.env(name).map(Zeroizing::new);
     if rest.is_empty() {
         return set.ok_or_else(|| unset(name, " is not set"));
     }
     let set = set.filter(|value| !value.is_empty());
     if let Some(default) = rest.strip_prefix(":-") {
-        Ok(set.unwrap_or_else(|| default.to_owned()))
+        Ok(set.unwrap_or_else(|| default.to_owned().into()))
     } else if let Some(why) = rest.strip_prefix(":?") {
         set.ok_or_else(|| match why {
             "" => unset(name, " is not set or is empty"),
@@ -122,24 +124,26 @@ fn unreadable(body: &str) -> Words {
     )
 }
 
-fn file(path: &str, lookup: &dyn Lookup) -> Result<String, Words> {
+fn file(path: &str, lookup: &dyn Lookup) -> Result<Zeroizing<String>, Words> {
     let refuse = |what: &str, help: &str| (format!("the file `{path}` {what}"), help.to_owned());
     if path.trim().is_empty() {
         let help = "name the file: `${file:/run/secrets/key}`".to_owned();
         return Err(("`${file:}` names no file".to_owned(), help));
     }
-    let mut content = lookup.file(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => refuse("does not exist", "create it, or mend the path"),
-        ErrorKind::PermissionDenied => {
-            refuse("may not be read", "let the user the gateway runs as read it")
-        }
-        ErrorKind::InvalidData => refuse("is not UTF-8 text", "only text can be put in place"),
-        other => refuse(&format!("cannot be read: {other}"), "check the path"),
-    })?;
+    let mut content =
+        lookup.file(path).map(Zeroizing::new).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => refuse("does not exist", "create it, or mend the path"),
+            ErrorKind::PermissionDenied => {
+                refuse("may not be read", "let the user the gateway runs as read it")
+            }
+            ErrorKind::InvalidData => refuse("is not UTF-8 text", "only text can be put in place"),
+            other => refuse(&format!("cannot be read: {other}"), "check the path"),
+        })?;
     if content.len() > MAX_FILE {
         return Err(refuse("is larger than 64 KiB", "only keys, tokens and the like belong here"));
     }
-    content.truncate(content.trim_end_matches(['\n', '\r']).len());
+    let end = content.trim_end_matches(['\n', '\r']).len();
+    content.truncate(end);
     Ok(content)
 }
 
@@ -177,7 +181,7 @@ pub(in crate::base) mod tests {
     }
 
     fn replaced(text: &str) -> String {
-        replace(text, &Env).unwrap().unwrap().text
+        replace(text, &Env).unwrap().unwrap().text.to_string()
     }
 
     fn refused(text: &str) -> Refusal {

@@ -4,6 +4,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -85,6 +86,8 @@ impl Writer {
 
 fn write(output: &Output, batches: &Receiver<Batch>, reopen: &AtomicBool, metrics: &Metrics) {
     let mut sink = open(output);
+    // Whether what was written last ends amid a line.
+    let mut torn = false;
     loop {
         let batch = match batches.recv_timeout(Duration::from_secs(1)) {
             Ok(batch) => batch,
@@ -94,20 +97,45 @@ fn write(output: &Output, batches: &Receiver<Batch>, reopen: &AtomicBool, metric
         if reopen.swap(false, Ordering::Relaxed) || sink.is_none() {
             sink = open(output);
         }
-        let written = sink.as_mut().is_some_and(|sink| sink.write_all(&batch.bytes).is_ok());
-        if written {
-            metrics.log_lines.fetch_add(batch.lines, Ordering::Relaxed);
-        } else {
+        let written = sink.as_mut().map_or(0, |sink| put(&mut **sink, &batch.bytes, &mut torn));
+        let whole = memchr::memchr_iter(b'\n', batch.bytes.get(..written).unwrap_or_default());
+        let lines = u64::try_from(whole.count()).unwrap_or(u64::MAX).min(batch.lines);
+        metrics.log_lines.fetch_add(lines, Ordering::Relaxed);
+        if written < batch.bytes.len() {
             // A full disk or a closed pipe costs lines, never requests; the next batch tries again.
-            metrics.log_dropped.fetch_add(batch.lines, Ordering::Relaxed);
+            metrics.log_dropped.fetch_add(batch.lines - lines, Ordering::Relaxed);
             sink = None;
         }
     }
 }
 
+/// Writes what can be written, and says how much that was. A line that was torn before ends first.
+fn put(sink: &mut dyn Write, bytes: &[u8], torn: &mut bool) -> usize {
+    if *torn {
+        if !matches!(sink.write(b"\n"), Ok(1)) {
+            return 0;
+        }
+        *torn = false;
+    }
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match sink.write(rest) {
+            Ok(more @ 1..) => written += more,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            _ => break,
+        }
+    }
+    *torn = written > 0 && bytes.get(written - 1) != Some(&b'\n');
+    written
+}
+
 fn open(output: &Output) -> Option<Box<dyn Write>> {
     match output {
-        Output::Stdout => Some(Box::new(std::io::stdout())),
+        // Without the buffer of the standard library, which would keep what cannot be written.
+        Output::Stdout => match std::io::stdout().as_fd().try_clone_to_owned() {
+            Ok(descriptor) => Some(Box::new(std::fs::File::from(descriptor))),
+            Err(_) => Some(Box::new(std::io::stdout())),
+        },
         Output::File(path) => match OpenOptions::new().create(true).append(true).open(path) {
             Ok(file) => Some(Box::new(file)),
             Err(error) => {
@@ -364,6 +392,31 @@ mod tests {
             prop_assert_eq!(line["c"].as_bool(), Some(true));
             prop_assert!(line["a"].is_string() && line["b"].is_string());
         }
+    }
+
+    /// Takes so many bytes and then no more.
+    struct Full(Vec<u8>, usize);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let room = self.1.saturating_sub(self.0.len()).min(bytes.len());
+            self.0.extend_from_slice(&bytes[..room]);
+            if room == 0 { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(room) }
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_a_full_disk_tore_does_not_spoil_the_next() {
+        let (mut disk, mut torn) = (Full(Vec::new(), 7), false);
+        assert_eq!((put(&mut disk, b"one\ntwo\n", &mut torn), torn), (7, true));
+        assert_eq!((put(&mut disk, b"three\n", &mut torn), torn), (0, true));
+        disk.1 = 100;
+        assert_eq!((put(&mut disk, b"four\n", &mut torn), torn), (5, false));
+        assert_eq!(disk.0, b"one\ntwo\nfour\n");
     }
 
     #[test]

@@ -85,8 +85,13 @@ pub(crate) async fn follow(
             };
             let (answered, answer) = tokio::sync::oneshot::channel();
             first.push(answer);
-            let task =
-                keep_up(Arc::downgrade(&upstream), name, resolver, Arc::clone(retained), answered);
+            let (weak, retained) = (Arc::downgrade(&upstream), Arc::clone(retained));
+            let mut answered = Some(answered);
+            let task = tasks::supervise("resolve", move || {
+                let weak = std::sync::Weak::clone(&weak);
+                let (resolver, retained) = (Arc::clone(&resolver), Arc::clone(&retained));
+                keep_up(weak, name.clone(), resolver, retained, answered.take())
+            });
             if let Ok(mut background) = service.background.lock() {
                 background.push(Owned::new(tasks::control(task)));
             }
@@ -130,9 +135,8 @@ async fn keep_up(
     name: String,
     resolver: Arc<TokioResolver>,
     retained: Arc<Retained>,
-    answered: tokio::sync::oneshot::Sender<()>,
+    mut answered: Option<tokio::sync::oneshot::Sender<()>>,
 ) {
-    let mut answered = Some(answered);
     loop {
         let looked_up = resolver.lookup_ip(format!("{name}.")).await;
         let Some(upstream) = upstream.upgrade() else { return };

@@ -111,11 +111,17 @@ pub(crate) fn watch(upstream: &Arc<Upstream>) {
         }
         return;
     };
-    let task = Owned::new(tasks::control(rounds(Arc::downgrade(upstream), probe)));
+    let weak = Arc::downgrade(upstream);
+    let asking =
+        tasks::supervise("health_check", move || rounds(Weak::clone(&weak), probe.clone()));
+    let task = Owned::new(tasks::control(asking));
     if let Ok(mut background) = service.background.lock() {
         background.push(task);
     }
 }
+
+/// Who is this late was kept from running.
+const STALL: Duration = Duration::from_millis(500);
 
 /// Answers in a row that differ from the verdict in force, by link.
 type Streaks = HashMap<u64, u32>;
@@ -129,7 +135,9 @@ async fn rounds(upstream: Weak<Upstream>, probe: Probe) {
         let asked = set.endpoints.iter().map(|endpoint| ask(endpoint, &probe));
         let answers = futures_util::future::join_all(asked).await;
         for (endpoint, answer) in set.endpoints.iter().zip(answers) {
-            judge(&current.name, endpoint, answer, &probe, &mut streaks);
+            if let Some(answer) = answer {
+                judge(&current.name, endpoint, answer, &probe, &mut streaks);
+            }
         }
         drop((set, current));
         // A tenth of jitter keeps many gateways from asking in step.
@@ -166,14 +174,17 @@ fn judge(
     }
 }
 
-/// One question on a connection of its own.
-async fn ask(endpoint: &Endpoint, probe: &Probe) -> Result<(), String> {
-    let limit = clock::deadline(clock::now().after(probe.timeout));
-    match tokio::time::timeout_at(limit, exchange(endpoint, probe)).await {
-        Ok(Ok(status)) if status.is_success() || status.is_redirection() => Ok(()),
-        Ok(Ok(status)) => Err(format!("status {status}")),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("no answer in time".to_owned()),
+/// One question on a connection of its own. `None` if the gateway itself did not run meanwhile: then
+/// its being late says nothing about the endpoint.
+async fn ask(endpoint: &Endpoint, probe: &Probe) -> Option<Result<(), String>> {
+    let limit = clock::now().after(probe.timeout);
+    let answer = tokio::time::timeout_at(clock::deadline(limit), exchange(endpoint, probe)).await;
+    match answer {
+        Ok(Ok(status)) if status.is_success() || status.is_redirection() => Some(Ok(())),
+        Ok(Ok(status)) => Some(Err(format!("status {status}"))),
+        _ if clock::now() > limit.after(STALL) => None,
+        Ok(Err(error)) => Some(Err(error.to_string())),
+        Err(_) => Some(Err("no answer in time".to_owned())),
     }
 }
 

@@ -146,7 +146,7 @@ impl Config {
             }
         };
         let cert = env.file(&at.field("cert_file"), cert)?;
-        let key_pem = env.file(&at.field("key_file"), key)?;
+        let key_pem = env.secret_file(&at.field("key_file"), key)?;
         fingerprint.update(&cert);
         fingerprint.update(&key_pem);
         let chain = CertificateDer::pem_slice_iter(&cert).filter_map(Result::ok).collect();

@@ -114,13 +114,13 @@ impl Compiler<'_> {
                     .help("write up to 32 letters, digits, `-` and `_`");
             }
         }
-        let key = config.mask.key.as_ref().map(|key| key.expose().as_bytes());
+        let key = config.mask.secret.as_ref().map(|key| key.expose().as_bytes());
         if let Some(key) = key.filter(|key| key.len() < MIN_KEY) {
             self.env
                 .problems
                 .error(
-                    &at.field("key"),
-                    format!("the key has {} bytes; {MIN_KEY} are needed", key.len()),
+                    &at.field("secret"),
+                    format!("the secret has {} bytes; {MIN_KEY} are needed", key.len()),
                 )
                 .help("make one with `openssl rand -base64 48`");
         }
@@ -138,7 +138,7 @@ impl Compiler<'_> {
     /// Understands the address of the Redis, for the filters that are compiled after this. Whether it
     /// is there is not asked: limits work without it, and it may come later.
     fn redis(&mut self, at: &Place<'_>) {
-        let url = &self.config.redis.url;
+        let url = self.config.redis.url.expose();
         if url.is_empty() {
             return;
         }

@@ -1,7 +1,7 @@
 //! Configs that must not come into force: the old table stays, and the operator is told why.
 
 use super::{edited, rename_over, wait_for_rejected};
-use crate::support::Gateway;
+use crate::support::{Gateway, eventually};
 
 const CONFIG: &str = r#"
 upstreams: { echo: { builtin: echo } }
@@ -83,4 +83,24 @@ async fn a_file_cut_short_is_taken_for_an_accident() {
     gateway.wait_for_generation(2).await;
     assert_eq!(gateway.get("/two").await.status, 200);
     assert_eq!(gateway.get("/five").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_panic_while_compiling_is_a_refused_reload() {
+    let good = "upstreams: { echo: { builtin: echo } }\n\
+        routes: [ { id: all, match: { path: /** }, upstream: echo } ]\n";
+    let gateway = Gateway::start(good).await;
+    for rejected in 1..=2 {
+        gateway.write_config(&good.replace("echo }", "panic_when_compiled }"));
+        eventually("the reload to be refused", async || {
+            let metric = "sluice_config_reloads_total{result=\"rejected\"}";
+            gateway.metric(metric).await >= f64::from(rejected)
+        })
+        .await;
+        assert!(gateway.admin("/config").await.text().contains("made the compiler fail"));
+        assert_eq!(gateway.get("/x").await.status, 200);
+        // What comes after it is taken.
+        gateway.write_config(&good.replace("all,", &format!("all{rejected},")));
+        gateway.wait_for_generation(1 + u64::try_from(rejected).unwrap()).await;
+    }
 }

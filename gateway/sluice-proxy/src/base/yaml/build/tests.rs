@@ -5,7 +5,7 @@ use super::super::substitute::tests::Env;
 use super::*;
 
 pub(in crate::base) fn parsed(text: &str) -> Result<Node, Problems> {
-    parse(&Source { name: "t.yaml".to_owned(), text: text.to_owned() }, &Env)
+    parse(&Source { name: "t.yaml".to_owned(), text: text.to_owned().into() }, &Env)
 }
 
 /// The tree of a text that is in order.

@@ -7,6 +7,7 @@ use std::path::Path;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use super::claims::Claims;
 use crate::base::fault::Fault;
@@ -144,7 +145,11 @@ impl KeyConfig {
     }
 
     /// The HMAC secret, made if this is a development config and the file is not there.
-    pub(crate) fn secret_bytes(&self, at: &Place<'_>, env: &mut Env<'_>) -> Option<Vec<u8>> {
+    pub(crate) fn secret_bytes(
+        &self,
+        at: &Place<'_>,
+        env: &mut Env<'_>,
+    ) -> Option<Zeroizing<Vec<u8>>> {
         let (secret, place) = match (&self.secret_file, &self.secret, &self.public_key_file) {
             (Some(path), None, None) => {
                 let place = at.field("secret_file");
@@ -153,9 +158,11 @@ impl KeyConfig {
                     env.files.push(full.clone());
                     return Some(development_secret(&full, env.may_write));
                 }
-                (trim_newline(env.file(&place, path)?), place)
+                (trim_newline(env.secret_file(&place, path)?), place)
             }
-            (None, Some(secret), None) => (secret.expose().as_bytes().to_vec(), at.field("secret")),
+            (None, Some(secret), None) => {
+                (secret.expose().as_bytes().to_vec().into(), at.field("secret"))
+            }
             _ => {
                 env.problems.error(
                     at,
@@ -205,7 +212,7 @@ impl KeyConfig {
     }
 }
 
-fn trim_newline(mut bytes: Vec<u8>) -> Vec<u8> {
+fn trim_newline(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     while bytes.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
         bytes.pop();
     }
@@ -213,7 +220,7 @@ fn trim_newline(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// A random secret, written where `sluice token` will find it; kept in memory if that fails.
-fn development_secret(path: &Path, may_write: bool) -> Vec<u8> {
+fn development_secret(path: &Path, may_write: bool) -> Zeroizing<Vec<u8>> {
     use base64::Engine as _;
     let mut random = [0_u8; 48];
     if aws_lc_rs::rand::fill(&mut random).is_err() {
@@ -224,7 +231,7 @@ fn development_secret(path: &Path, may_write: bool) -> Vec<u8> {
         tracing::warn!(path = %path.display(), %error,
             "cannot keep the development JWT secret; it lives in memory, so `sluice token` cannot use it");
     }
-    text.into_bytes()
+    text.into_bytes().into()
 }
 
 // === Verifying ===

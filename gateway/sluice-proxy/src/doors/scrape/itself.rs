@@ -1,0 +1,67 @@
+//! What is counted about the process itself, its own log, and the Redis beside it.
+
+use std::sync::atomic::Ordering;
+
+use prometheus::proto::MetricFamily;
+
+use super::Shared;
+use crate::base::deadline;
+use crate::lasting::redis::Target;
+use crate::lasting::tasks::{self, Kind as TaskKind};
+use crate::lasting::telemetry::families::Family;
+use crate::lasting::telemetry::journal;
+
+pub(super) fn process(shared: &Shared, out: &mut Vec<MetricFamily>) {
+    let mut tasks = Family::gauge("sluice_tasks", "Tasks alive, by kind.");
+    for kind in TaskKind::ALL {
+        tasks.add(&[("kind", kind.as_str())], kind.alive() as u64);
+    }
+    tasks.done(out);
+    let mut limits = Family::gauge("sluice_ratelimit_keys", "Keys held by limits in this process.");
+    let tables = shared.workshop.retained.all::<crate::lasting::limits::Table>();
+    limits.add(&[], tables.iter().map(|table| table.len() as u64).sum());
+    limits.done(out);
+    redis(shared, out);
+    let mut build = Family::gauge("sluice_build_info", "The gateway.");
+    build.add(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    build.done(out);
+    let mut missing = Family::counter(
+        "sluice_own_log_dropped_total",
+        "Lines of the gateway's own log that were left out or could not be written.",
+    );
+    for (reason, count) in journal::missing() {
+        missing.add(&[("reason", reason)], count);
+    }
+    missing.done(out);
+    for (name, help, count) in [
+        (
+            "sluice_worker_stalls_total",
+            "Times that a worker did not run for half a second or more.",
+            deadline::stalls(),
+        ),
+        (
+            "sluice_tasks_restarted_total",
+            "Tasks of the gateway that panicked and were started anew.",
+            tasks::restarted(),
+        ),
+    ] {
+        let mut family = Family::counter(name, help);
+        family.add(&[], count);
+        family.done(out);
+    }
+}
+
+fn redis(shared: &Shared, out: &mut Vec<MetricFamily>) {
+    let mut up = Family::gauge("sluice_redis_connections", "Workers with a Redis that answers.");
+    let mut commands = Family::counter("sluice_redis_commands_total", "Commands sent to Redis.");
+    let mut errors =
+        Family::counter("sluice_redis_errors_total", "Commands that failed or took too long.");
+    for target in shared.workshop.retained.all::<Target>() {
+        let address = target.address();
+        let labels = [("redis", address.as_str())];
+        up.add(&labels, target.connected.load(Ordering::Relaxed) as u64);
+        commands.add(&labels, target.commands.load(Ordering::Relaxed));
+        errors.add(&labels, target.errors.load(Ordering::Relaxed));
+    }
+    [up, commands, errors].into_iter().for_each(|family| family.done(out));
+}
