@@ -101,6 +101,71 @@ fn every_filter_has_its_page_and_its_golden() {
     }
 }
 
+/// `docs/hardening.md` says of every filter and builtin whom it is hardened against, and what shows it.
+#[test]
+fn every_filter_is_hardened_against_somebody_or_says_that_it_is_not() {
+    let page = read(&root().join("docs/hardening.md"));
+    let model = read(&root().join("docs/threat-model.md"));
+    let tests: String = below(&root().join("gateway/sluice/tests/gateway"), "rs")
+        .iter()
+        .map(|file| read(file))
+        .collect();
+    let builtins = sluice_proxy::config_schema();
+    let builtins = builtins.pointer("/$defs/Builtin/oneOf").and_then(|all| all.as_array()).unwrap();
+    let builtins = builtins.iter().filter_map(|one| one.get("const")?.as_str());
+    let parts = filters().into_iter().chain(builtins.map(|name| format!("builtin: {name}")));
+    let mut seen = 0;
+    for part in parts.chain(["proxying".to_owned()]) {
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{part}` |")));
+        let row = row.unwrap_or_else(|| panic!("docs/hardening.md lacks `{part}`"));
+        let [tag, rows, shown]: [&str; 3] =
+            row.split('|').map(str::trim).skip(2).take(3).collect::<Vec<_>>().try_into().unwrap();
+        let tag = tag.trim_matches('`');
+        match tag {
+            "experimental" | "trusted-only" => continue,
+            "untrusted-both" | "untrusted-downstream" => {}
+            other => panic!("`{other}` of `{part}` is no tag"),
+        }
+        seen += 1;
+        assert!(!rows.is_empty() && !shown.is_empty(), "what shows that `{part}` is {tag}?");
+        for id in rows.split(", ") {
+            let row = model.lines().find(|line| line.starts_with(&format!("| {id} |")));
+            let row = row.unwrap_or_else(|| panic!("`{part}`: there is no row {id}"));
+            assert!(!row.contains("no test yet"), "`{part}`: no test shows {id}");
+        }
+        for test in shown.split(", ").map(|test| test.trim_matches('`')) {
+            assert!(tests.contains(&format!("fn {test}(")), "`{part}`: there is no test {test}");
+        }
+    }
+    assert!(seen > 8, "{seen} parts are hardened");
+}
+
+#[test]
+fn every_crate_takes_the_lints_of_the_workspace() {
+    let mut crates = 0;
+    for manifest in below(&root().join("gateway"), "toml")
+        .into_iter()
+        .chain([root().join("benches/Cargo.toml"), root().join("xtask/Cargo.toml")])
+    {
+        crates += 1;
+        let text = read(&manifest);
+        assert!(text.contains("[lints]\nworkspace = true"), "{}", manifest.display());
+    }
+    assert!(crates >= 6, "{crates} crates");
+    let lints = read(&root().join("Cargo.toml"));
+    for lint in [
+        "unsafe_code = \"forbid\"",
+        "unwrap_used",
+        "expect_used",
+        "panic",
+        "indexing_slicing",
+        "await_holding_lock",
+        "print_stdout",
+    ] {
+        assert!(lints.contains(&format!("\n{lint}")), "{lint}");
+    }
+}
+
 /// All filters, from the schema, which is made from the table.
 fn filters() -> Vec<String> {
     let schema = sluice_proxy::config_schema();
