@@ -15,6 +15,9 @@
 //! | [`cidr`] | whether an address is in a set, and whether it may pass |
 //! | [`forwarded`] | whose address a request came from, behind trusted proxies |
 //! | [`window`] | whether a hit is within a rate |
+//! | [`exact`] | the same, never over it, at the price of remembering each hit |
+//! | [`bucket`] | the same with bursts, or with a queue |
+//! | [`quota`] | whether a hit is within what a day or a month allows |
 //! | [`breaker`] | whether an endpoint may be called |
 //! | [`balance`] | which endpoint to call |
 //! | [`pressure`] | what is done when memory is short |
@@ -31,10 +34,12 @@
 
 pub mod balance;
 pub mod breaker;
+pub mod bucket;
 pub mod budget;
 pub mod canon;
 pub mod cidr;
 pub mod ejection;
+pub mod exact;
 pub mod forwarded;
 pub mod http1;
 pub mod http2;
@@ -43,6 +48,7 @@ pub mod matcher;
 pub mod moment;
 pub mod pressure;
 pub mod proxy_protocol;
+pub mod quota;
 mod ring;
 pub mod template;
 pub mod trace;

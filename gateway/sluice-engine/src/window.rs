@@ -44,6 +44,8 @@ pub struct Verdict {
     pub remaining: u64,
     /// Time until the current bucket ends.
     pub reset_after: Duration,
+    /// How long an admitted hit has to wait for its turn; zero but for a bucket that queues.
+    pub wait: Duration,
     /// Zero when admitted. Otherwise the exact time after which a hit of the same cost would pass
     /// if nothing else came; `Duration::MAX` when the cost is above the limit and never passes.
     pub retry_after: Duration,
@@ -70,6 +72,7 @@ impl Counter {
             admitted,
             remaining: self.remaining(rules.limit, per, elapsed),
             reset_after: Duration::from_nanos(per - elapsed),
+            wait: Duration::ZERO,
             retry_after,
         }
     }

@@ -17,6 +17,8 @@ mod canon;
 #[cfg(test)]
 mod ejection;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod mask;
 #[cfg(test)]
 mod matcher;

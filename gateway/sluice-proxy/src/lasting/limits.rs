@@ -1,5 +1,5 @@
-//! Sliding windows by key, for limits kept in this process. A table belongs to one owner (a filter of
-//! a route, a group or the whole gateway) and outlives reloads; its numbers come with each call.
+//! Counters by key, for limits kept in this process. A table belongs to one owner (a filter of a route, a
+//! group or the whole gateway) and outlives reloads; its numbers come with each call.
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,32 +7,97 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
-use sluice_engine::window::{Counter, Rules, Verdict};
+use sluice_engine::window::{self, Verdict};
+use sluice_engine::{bucket, exact, quota};
 
-use crate::base::clock::Moment;
+use super::retained::Retained;
+use crate::base::clock::{self, Moment};
 
 /// Keys kept at most; beyond it the stalest are forgotten.
 const CAPACITY: usize = 100_000;
-/// Keys that may be left when room was made.
-const ROOMY: usize = CAPACITY / 4 * 3;
+
+/// What is kept for one key.
+pub(crate) trait Cell: Default {
+    type Rules;
+    /// Keys kept at most.
+    const CAPACITY: usize = CAPACITY;
+
+    fn hit(&mut self, rules: &Self::Rules, now: Moment) -> Verdict;
+
+    /// How long after its last hit a cell may still mean something.
+    fn horizon(rules: &Self::Rules) -> Duration;
+}
+
+impl Cell for window::Counter {
+    type Rules = window::Rules;
+
+    fn hit(&mut self, rules: &Self::Rules, now: Moment) -> Verdict {
+        self.hit(rules, now, 1)
+    }
+
+    fn horizon(rules: &Self::Rules) -> Duration {
+        rules.per.saturating_mul(2)
+    }
+}
+
+impl Cell for exact::Log {
+    type Rules = window::Rules;
+    // Each may hold a thousand moments.
+    const CAPACITY: usize = CAPACITY / 10;
+
+    fn hit(&mut self, rules: &Self::Rules, now: Moment) -> Verdict {
+        self.hit(rules, now)
+    }
+
+    fn horizon(rules: &Self::Rules) -> Duration {
+        rules.per
+    }
+}
+
+impl Cell for bucket::Bucket {
+    type Rules = bucket::Rules;
+
+    fn hit(&mut self, rules: &Self::Rules, now: Moment) -> Verdict {
+        self.hit(rules, now, 1)
+    }
+
+    fn horizon(rules: &Self::Rules) -> Duration {
+        let units = rules.burst.saturating_add(rules.queue).div_ceil(rules.limit.max(1));
+        rules.per.saturating_mul(u32::try_from(units).unwrap_or(u32::MAX))
+    }
+}
+
+impl Cell for quota::Used {
+    type Rules = quota::Rules;
+
+    fn hit(&mut self, rules: &Self::Rules, _: Moment) -> Verdict {
+        let unix = i64::try_from(clock::unix_seconds()).unwrap_or(i64::MAX);
+        self.hit(rules, unix, 1)
+    }
+
+    fn horizon(rules: &Self::Rules) -> Duration {
+        let days = if rules.period == quota::Period::Day { 1 } else { 31 };
+        Duration::from_secs(days * 86_400)
+    }
+}
 
 /// Counters of one limit by hashed key.
 ///
 /// Keys are 128-bit hashes under random seeds: a caller can neither choose colliding keys nor make
 /// the table hold long strings, and no key (a token's subject, an address) is kept readable.
-pub(crate) struct Table {
+pub(crate) struct Table<C> {
     seeds: (RandomState, RandomState),
-    counters: DashMap<u128, Slot, RandomState>,
+    counters: DashMap<u128, Slot<C>, RandomState>,
     /// Keys held, or a few more while some are being forgotten: the map's own count visits all its parts.
     held: AtomicUsize,
 }
 
-struct Slot {
-    counter: Counter,
+struct Slot<C> {
+    cell: C,
     last: Moment,
 }
 
-impl Table {
+impl<C: Cell> Table<C> {
     pub(crate) fn new() -> Self {
         Self {
             seeds: (RandomState::default(), RandomState::default()),
@@ -42,17 +107,25 @@ impl Table {
     }
 
     /// Counts one call of `key` under `rules`.
-    pub(crate) fn hit(&self, key: &[u8], rules: &Rules, now: Moment) -> Verdict {
+    pub(crate) fn hit(&self, key: &[u8], rules: &C::Rules, now: Moment) -> Verdict {
         let hashed = self.hash(key);
-        if self.held.load(Ordering::Relaxed) >= CAPACITY && !self.counters.contains_key(&hashed) {
-            self.make_room(rules.per, now);
+        if self.len() >= C::CAPACITY && !self.counters.contains_key(&hashed) {
+            self.make_room(C::horizon(rules), now);
         }
         let mut slot = self.counters.entry(hashed).or_insert_with(|| {
             self.held.fetch_add(1, Ordering::Relaxed);
-            Slot { counter: Counter::default(), last: now }
+            Slot { cell: C::default(), last: now }
         });
         slot.last = now;
-        slot.counter.hit(rules, now, 1)
+        slot.cell.hit(rules, now)
+    }
+
+    /// What the cell of a key says, if there is one; it does not count as a hit.
+    pub(crate) fn look<T>(&self, key: &[u8], say: impl FnOnce(&C) -> Option<T>) -> Option<T> {
+        if self.len() == 0 {
+            return None;
+        }
+        self.counters.get(&self.hash(key)).and_then(|slot| say(&slot.cell))
     }
 
     /// Keys held now.
@@ -60,15 +133,14 @@ impl Table {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Forgets keys whose windows have passed wholly: they count for nothing.
-    pub(crate) fn expire(&self, per: Duration, now: Moment) {
-        let horizon = per.saturating_mul(2);
+    /// Forgets keys that were hit last beyond the horizon: they count for nothing.
+    fn expire(&self, horizon: Duration, now: Moment) {
         self.keep(|slot| now.saturating_since(slot.last) < horizon);
     }
 
-    fn make_room(&self, per: Duration, now: Moment) {
-        self.expire(per, now);
-        if self.len() <= ROOMY {
+    fn make_room(&self, horizon: Duration, now: Moment) {
+        self.expire(horizon, now);
+        if self.len() <= C::CAPACITY / 4 * 3 {
             return;
         }
         // Nearly everything is fresh: halve by age. A pass over all keys must make room for many new
@@ -80,7 +152,7 @@ impl Table {
         self.keep(|slot| slot.last > cut);
     }
 
-    fn keep(&self, wanted: impl Fn(&Slot) -> bool) {
+    fn keep(&self, wanted: impl Fn(&Slot<C>) -> bool) {
         self.counters.retain(|_, slot| {
             let kept = wanted(slot);
             if !kept {
@@ -100,9 +172,23 @@ impl Table {
     }
 }
 
+/// Keys held by all limits.
+pub(crate) fn keys(retained: &Retained) -> u64 {
+    fn of<C: Cell + Send + Sync + 'static>(retained: &Retained) -> u64 {
+        retained.all::<Table<C>>().iter().map(|table| table.len() as u64).sum()
+    }
+    of::<window::Counter>(retained)
+        + of::<exact::Log>(retained)
+        + of::<bucket::Bucket>(retained)
+        + of::<quota::Used>(retained)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use window::{Counter, Rules};
+
+    const ROOMY: usize = CAPACITY / 4 * 3;
 
     fn at(seconds: u64) -> Moment {
         Moment::from_nanos(seconds * 1_000_000_000)
@@ -110,7 +196,7 @@ mod tests {
 
     #[test]
     fn keys_do_not_share_counts_and_numbers_may_change() {
-        let table = Table::new();
+        let table = Table::<Counter>::new();
         let two = Rules { limit: 2, per: Duration::from_secs(60) };
         assert!(table.hit(b"a", &two, at(1)).admitted);
         assert!(table.hit(b"a", &two, at(1)).admitted);
@@ -123,20 +209,20 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded() {
-        let table = Table::new();
+        let table = Table::<Counter>::new();
         let rules = Rules { limit: 1, per: Duration::from_secs(60) };
         for key in 0..(CAPACITY as u64 + 10) {
             table.hit(&key.to_be_bytes(), &rules, Moment::from_nanos(key));
         }
         assert!(table.len() <= CAPACITY, "{}", table.len());
         assert_eq!(table.len(), table.counters.len());
-        table.expire(rules.per, at(1_000));
+        table.expire(rules.per * 2, at(1_000));
         assert_eq!(table.len(), 0);
     }
 
     #[test]
     fn room_is_made_for_many_at_a_time() {
-        let table = Table::new();
+        let table = Table::<Counter>::new();
         let rules = Rules { limit: 1, per: Duration::from_secs(1) };
         // One key is stale already whenever another one comes.
         let step = 2_000_000_000 / (CAPACITY as u64 - 1);

@@ -2,7 +2,7 @@
 //! has 20 ms; who finds Redis slow or gone is told at once and decides without it, and after a few
 //! failures nobody asks until a connection made in the background has answered.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,11 +11,17 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo as _, RedisError, Script};
-use sluice_engine::window::{Counter, Rules, Verdict};
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo as _, RedisError};
+use sluice_engine::window::Verdict;
 
 use super::tasks::{self, Kind};
 use crate::base::clock::{self, Moment};
+use crate::base::seat;
+
+mod counting;
+
+use counting::Scripts;
+pub(crate) use counting::{Rules, most};
 
 /// Longest wait for an answer.
 const OPERATION: Duration = Duration::from_millis(20);
@@ -27,12 +33,22 @@ const TOLERATED: u32 = 5;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// Commands on their way at a time, per worker; more decide without Redis.
 const IN_FLIGHT: usize = 1024;
+/// A Redis that has been silent for so long, while [`DOUBTED`] commands wait, is asked nothing more until it
+/// answers or they fail: a hung one is waited for by few.
+const SILENCE: Duration = Duration::from_millis(5);
+const DOUBTED: u32 = 8;
+/// How often gateways say that they are alive.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// One Redis by its address, shared by all workers and kept over reloads.
 pub(crate) struct Target {
     id: u64,
     client: Client,
-    window: Script,
+    scripts: Scripts,
+    /// This process among the gateways that share this Redis.
+    own: String,
+    /// Gateways that were alive when that was last asked, this one among them.
+    gateways: AtomicU64,
     pub(crate) commands: AtomicU64,
     pub(crate) errors: AtomicU64,
     /// Workers that have a connection that answers.
@@ -49,6 +65,10 @@ impl std::fmt::Debug for Target {
 struct Link {
     target: Weak<Target>,
     state: RefCell<State>,
+    /// Commands without an answer so far.
+    waiting: Cell<u32>,
+    /// When the last answer came, or, if later, when the first of those that wait was sent.
+    heard: Cell<Moment>,
 }
 
 enum State {
@@ -73,7 +93,9 @@ impl Target {
         Ok(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             client: Client::open(info.set_tcp_settings(settings))?,
-            window: Script::new(include_str!("redis/window.lua")),
+            scripts: Scripts::new(),
+            own: uuid::Uuid::new_v4().to_string(),
+            gateways: AtomicU64::new(1),
             commands: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             connected: AtomicUsize::new(0),
@@ -85,33 +107,45 @@ impl Target {
         self.client.get_connection_info().addr().to_string()
     }
 
-    /// Counts one call of `key`, a name that must be the same on every gateway. `None` when Redis
-    /// cannot say, and the caller has to decide without it.
+    /// Gateways that share this Redis, this one among them; at least one.
+    pub(crate) fn gateways(&self) -> u64 {
+        self.gateways.load(Ordering::Relaxed).max(1)
+    }
+
+    /// Counts `cost` calls of `key` by a limit whose name must be the same on every gateway. `None` when
+    /// Redis cannot say, and the caller has to decide without it.
     pub(crate) async fn hit(
         self: &Arc<Self>,
         limit: &str,
         key: &[u8],
-        rules: &Rules,
+        rules: &Rules<'_>,
+        cost: u64,
     ) -> Option<Verdict> {
+        let call = self.scripts.call(rules, name(rules, limit, key), cost);
+        let answer: counting::Answer = self.ask(&call).await?;
+        Some(counting::verdict(&answer, rules, cost))
+    }
+
+    /// Runs a script within [`OPERATION`].
+    async fn ask<T: redis::FromRedisValue>(
+        self: &Arc<Self>,
+        call: &redis::ScriptInvocation<'_>,
+    ) -> Option<T> {
         let link = self.link();
         let mut connection = link.connection()?;
-        let width = u64::try_from(rules.per.as_micros()).unwrap_or(u64::MAX);
-        let mut call = self.window.prepare_invoke();
-        call.key(name(limit, key)).arg(rules.limit).arg(width).arg(1);
+        let asked = link.asks()?;
         self.commands.fetch_add(1, Ordering::Relaxed);
         let deadline = clock::deadline(clock::now().after(OPERATION));
-        let answer = tokio::time::timeout_at(
-            deadline,
-            call.invoke_async::<(u8, u64, u64, u64, u64)>(&mut connection),
-        )
-        .await;
+        let answer =
+            tokio::time::timeout_at(deadline, call.invoke_async::<T>(&mut connection)).await;
+        drop(asked);
         match answer {
-            Ok(Ok(counts)) => {
+            Ok(Ok(answer)) => {
                 link.succeeded();
-                Some(verdict(counts, rules))
+                Some(answer)
             }
             Ok(Err(error)) => {
-                tracing::debug!(redis = %self.address(), %error, "a limit was decided without Redis");
+                tracing::debug!(redis = %self.address(), %error, "decided without Redis");
                 self.failed(&link);
                 None
             }
@@ -122,12 +156,35 @@ impl Target {
         }
     }
 
+    /// Says every second that this gateway is alive, while Redis is. One worker does so for all.
+    fn keep_beating(self: &Arc<Self>) {
+        if seat::number() != 0 {
+            return;
+        }
+        let target = Arc::downgrade(self);
+        tasks::local(Kind::Upstream, async move {
+            loop {
+                let Some(target) = target.upgrade() else { return };
+                let call = target.scripts.beat(&target.own);
+                // What was last known is the best there is while Redis is gone.
+                if let Some(alive) = target.ask::<u64>(&call).await {
+                    target.gateways.store(alive, Ordering::Relaxed);
+                }
+                drop(call);
+                drop(target);
+                tokio::time::sleep_until(clock::deadline(clock::now().after(BEAT))).await;
+            }
+        });
+    }
+
     fn link(self: &Arc<Self>) -> Rc<Link> {
         LINKS.with_borrow_mut(|links| {
             let link = links.entry(self.id).or_insert_with(|| {
                 let state = RefCell::new(State::Down);
-                let link = Rc::new(Link { target: Arc::downgrade(self), state });
+                let (waiting, heard) = (Cell::new(0), Cell::new(clock::now()));
+                let link = Rc::new(Link { target: Arc::downgrade(self), state, waiting, heard });
                 self.connect(&link);
+                self.keep_beating();
                 link
             });
             Rc::clone(link)
@@ -198,7 +255,20 @@ impl Link {
         }
     }
 
+    /// Counts a command as waiting, unless too many have been waiting for too long.
+    fn asks(self: &Rc<Self>) -> Option<Asked> {
+        let (waiting, now) = (self.waiting.get(), clock::now());
+        if waiting == 0 {
+            self.heard.set(now);
+        } else if waiting >= DOUBTED && now.saturating_since(self.heard.get()) > SILENCE {
+            return None;
+        }
+        self.waiting.set(waiting + 1);
+        Some(Asked(Rc::clone(self)))
+    }
+
     fn succeeded(&self) {
+        self.heard.set(clock::now());
         if let State::Up { failures, .. } = &mut *self.state.borrow_mut() {
             *failures = 0;
         }
@@ -210,28 +280,23 @@ pub(crate) fn sweep() {
     LINKS.with_borrow_mut(|links| links.retain(|_, link| link.target.strong_count() > 0));
 }
 
+/// A command without an answer.
+struct Asked(Rc<Link>);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get().saturating_sub(1));
+    }
+}
+
 /// The key in Redis: a digest, so that no identity of a caller can be read there. The braces keep a
 /// counter on one node of a cluster.
-fn name(limit: &str, key: &[u8]) -> String {
+fn name(rules: &Rules<'_>, limit: &str, key: &[u8]) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(limit.as_bytes());
     context.update(&[0]);
     context.update(key);
     let digest = context.finish();
     let hex: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    format!("sluice:w:{{{hex}}}")
-}
-
-/// The engine's own arithmetic over what Redis held; whether it was admitted is Redis's to say.
-fn verdict(counts: (u8, u64, u64, u64, u64), rules: &Rules) -> Verdict {
-    let (admitted, index, previous, current, now) = counts;
-    let mut counter = Counter { index, previous, current };
-    let mut verdict = counter.hit(rules, Moment::from_nanos(now.saturating_mul(1000)), 1);
-    if verdict.admitted != (admitted == 1) {
-        // Redis counts in floating point: at the very edge the two may round differently.
-        verdict.admitted = admitted == 1;
-        verdict.retry_after =
-            if verdict.admitted { Duration::ZERO } else { Duration::from_millis(1) };
-    }
-    verdict
+    format!("sluice:{}:{{{hex}}}", rules.letter())
 }

@@ -1,5 +1,6 @@
 //! What each filter does to real requests and answers, alone and beside the others.
 
+mod algorithms;
 mod cors;
 mod jwt;
 mod odd_bytes;

@@ -18,8 +18,7 @@ pub(super) fn process(shared: &Shared, out: &mut Vec<MetricFamily>) {
     }
     tasks.done(out);
     let mut limits = Family::gauge("sluice_ratelimit_keys", "Keys held by limits in this process.");
-    let tables = shared.workshop.retained.all::<crate::lasting::limits::Table>();
-    limits.add(&[], tables.iter().map(|table| table.len() as u64).sum());
+    limits.add(&[], crate::lasting::limits::keys(&shared.workshop.retained));
     limits.done(out);
     redis(shared, out);
     let mut build = Family::gauge("sluice_build_info", "The gateway.");

@@ -1,15 +1,19 @@
 -- The sliding window of the engine's `window`, shared: two buckets, in microseconds of Redis's own
 -- clock, so that gateways need not agree about the time. O(1); the key expires by itself; a refused
--- call writes nothing.
--- KEYS[1] the counter; ARGV limit, width in microseconds, cost.
--- Returns {admitted, bucket, previous, current before this call, now}.
+-- call writes nothing; a key that holds something else is made anew.
+-- KEYS[1] the counter; ARGV cost, limit, width in microseconds.
+-- Returns {admitted, now, {bucket, previous, current before this call}}.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local limit, width, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local cost, limit, width = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local bucket = math.floor(now / width)
-local held = redis.call('HMGET', KEYS[1], 'b', 'p', 'c')
-local last = tonumber(held[1]) or -1
-local previous, current = tonumber(held[2]) or 0, tonumber(held[3]) or 0
+local held = redis.pcall('HMGET', KEYS[1], 'b', 'p', 'c')
+if held.err then
+  redis.call('DEL', KEYS[1])
+  held = {}
+end
+local last = tonumber(held[1] or -1) or -1
+local previous, current = tonumber(held[2] or 0) or 0, tonumber(held[3] or 0) or 0
 if last == bucket - 1 then
   previous, current = current, 0
 elseif last ~= bucket then
@@ -17,8 +21,8 @@ elseif last ~= bucket then
 end
 local left = width - (now - bucket * width)
 if previous * left + (current + cost) * width > limit * width then
-  return {0, bucket, previous, current, now}
+  return {0, now, {bucket, previous, current}}
 end
 redis.call('HSET', KEYS[1], 'b', bucket, 'p', previous, 'c', current + cost)
 redis.call('PEXPIRE', KEYS[1], math.ceil(width * 2 / 1000))
-return {1, bucket, previous, current, now}
+return {1, now, {bucket, previous, current}}

@@ -17,11 +17,11 @@ routes:
     upstream: up
   - id: header
     match: { path: /header }
-    filters: [ { rate_limit: { limit: 2, per: 60s, key: "header:X-Key" } } ]
+    filters: [ { rate_limit: { limit: 2, per: 60s, key: "header:X-Key", address_limit: 90 } } ]
     upstream: up
   - id: tuple
     match: { path: "/tuple/{shop}" }
-    filters: [ { rate_limit: { limit: 1, per: 60s, key: "capture:shop+header:X-Key" } } ]
+    filters: [ { rate_limit: { limit: 1, per: 60s, key: "capture:shop+header:X-Key", address_limit: 90 } } ]
     upstream: up
   - id: claim
     match: { path: /claim }
@@ -33,7 +33,7 @@ routes:
     match: { path: /two }
     filters:
       - rate_limit: { limit: 50, per: 60s, label: wide }
-      - rate_limit: { limit: 1, per: 60s, label: narrow, key: "header:X-Key" }
+      - rate_limit: { limit: 1, per: 60s, label: narrow, key: "header:X-Key", address_limit: 90 }
     upstream: up
   - id: short
     match: { path: /short }
