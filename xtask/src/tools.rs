@@ -54,8 +54,20 @@ const REDIS: Tool = Tool {
 };
 
 /// What tests need.
-const TOOLS: [Tool; 4] = [
+const TOOLS: [Tool; 5] = [
     REDIS,
+    Tool {
+        name: "faketime",
+        asks_version: "--version",
+        ends_with: 0,
+        wanted_by: "wall clocks that jump",
+        package: "faketime",
+        source: Source::Unpack {
+            packages: &["faketime", "libfaketime"],
+            program: "usr/bin/faketime",
+            libraries: &[],
+        },
+    },
     Tool {
         name: "promtool",
         asks_version: "--version",
@@ -290,7 +302,9 @@ mod tests {
         for tool in &TOOLS {
             assert!(text.contains(tool.name) && text.contains(tool.wanted_by), "{text}");
         }
-        assert!(text.contains("--no-install-recommends redis-server prometheus openssl curl"));
+        assert!(
+            text.contains("--no-install-recommends redis-server faketime prometheus openssl curl")
+        );
     }
 
     #[test]

@@ -237,6 +237,15 @@ proptest! {
         prop_assert!(most == 0 || masked.text.len() <= most + 64 * 17);
     }
 
+    /// The quick pass over texts that are long and have the number anywhere.
+    #[test]
+    fn a_number_is_found_wherever_it_stands(before in "[a-zA-Z0-9 /.-]{0,60}[a-z /]", after in "[a-z /][a-zA-Z0-9 /.-]{0,60}") {
+        let text = format!("{before}13812341234{after}");
+        prop_assert!(shown(&text).contains("138****1234"), "{}", shown(&text));
+        let text = format!("{before} bearer secret0 {after}");
+        prop_assert!(!shown(&text).contains("secret0"), "{}", shown(&text));
+    }
+
     #[test]
     fn digits_between_digits_are_nobodys_phone(number in "1[3-9][0-9]{9}", more in "[0-9]{1,4}") {
         for text in [format!("9{number}{more}"), format!("{number}{more}")] {

@@ -119,3 +119,60 @@ async fn long_idle_connections_hold_little_and_give_back_what_they_held() {
         .await;
     }
 }
+
+/// Shows E-08.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "second tier: cargo xtask soak"]
+async fn long_a_million_requests_leave_nothing_behind() {
+    const EACH: usize = 50;
+    let service = Recorder::answering(Answer::ok("hello"));
+    let config = format!(
+        "upstreams: {{ up: {{ endpoints: [ {{ address: \"{}\" }} ] }}, echo: {{ builtin: echo }} }}\n\
+         routes:\n  - {{ id: up, match: {{ path: /up }}, upstream: up }}\n  \
+           - {{ id: all, match: {{ path: /** }}, upstream: echo }}\n",
+        service.addr()
+    );
+    let gateway = Gateway::start(&config).await;
+    let descriptors =
+        || std::fs::read_dir(format!("/proc/{}/fd", gateway.daemon.pid())).unwrap().count();
+    let rounds = async |rounds: usize| {
+        let mut clients = Vec::new();
+        for _ in 0..16 {
+            clients.push(gateway.client().await);
+        }
+        for n in 0..rounds {
+            let path = if n % 10 == 0 { "/up" } else { "/x" };
+            let many = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").repeat(EACH);
+            for client in &mut clients {
+                client.send(&many).await;
+            }
+            for client in &mut clients {
+                for _ in 0..EACH {
+                    assert_eq!(client.response().await.status, 200);
+                }
+            }
+            if n % 100 == 99 {
+                // Before the last request of a connection has been.
+                for client in &mut clients {
+                    *client = gateway.client().await;
+                }
+            }
+        }
+    };
+    let rest = async || {
+        eventually("the connections to be gone", async || {
+            gateway.metric("sluice_client_connections").await < 0.5
+                && gateway.metric("sluice_tasks{kind=\"connection\"}").await < 0.5
+                && gateway.metric("sluice_pool_connections{state=\"idle\"}").await < 0.5
+        })
+        .await;
+        (resident(&gateway), descriptors(), gateway.metric("sluice_tasks").await)
+    };
+    rounds(125).await;
+    let (memory, files, tasks) = rest().await;
+    rounds(1_250).await;
+    let (memory_late, files_late, tasks_late) = rest().await;
+    assert!(files_late <= files + 2, "{files} descriptors, then {files_late}");
+    assert!(tasks_late <= tasks, "{tasks} tasks, then {tasks_late}");
+    assert!(memory_late * 10 <= memory * 11 + 40_960, "{memory} KiB, then {memory_late} KiB");
+}

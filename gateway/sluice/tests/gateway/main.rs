@@ -55,4 +55,5 @@ mod timeouts;
 mod tls;
 mod traps;
 mod upstreams;
+mod wall_clock;
 mod websocket;
