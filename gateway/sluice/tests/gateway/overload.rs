@@ -376,3 +376,22 @@ routes:
     let calm = "sluice_memory_stage{stage=\"normal\"}";
     eventually("memory to come back", async || gateway.metric(calm).await == 1.0).await;
 }
+
+/// Who connects while nobody accepts waits in the kernel's queue, and is served in turn.
+#[tokio::test]
+async fn v_03_a_storm_of_connects_waits_in_the_queue() {
+    let service = Recorder::start();
+    let gateway = Gateway::start(&passing(service.addr())).await;
+    gateway.daemon.signal("STOP");
+    let mut storm = Vec::new();
+    for _ in 0..1_000 {
+        let mut client = gateway.client().await;
+        client.send(GET).await;
+        storm.push(client);
+    }
+    gateway.daemon.signal("CONT");
+    for client in &mut storm {
+        assert_eq!(client.response().await.status, 200);
+    }
+    assert_eq!(gateway.metric("sluice_accept_errors_total").await, 0.0);
+}
