@@ -23,13 +23,17 @@ fn one_worker() -> Setup {
 // === Places and queues ===
 
 /// Capacity is set by places over a service that sleeps, so that it does not depend on the machine: 20
-/// places of 200 ms are 100 requests a second. Shows V-01, V-08, V-09.
+/// places of 200 ms are 100 requests a second.
+///
+/// Shows V-01, V-08.
 #[tokio::test]
 async fn ten_times_the_load_leaves_the_goodput_and_the_admin_alone() {
     overloaded(Duration::from_secs(2), 0.7).await;
 }
 
-/// The same for half a minute, and with the share that was promised. Shows V-01, V-08, V-09.
+/// The same for half a minute, and with the share that was promised.
+///
+/// Shows V-01, V-08.
 #[tokio::test]
 #[ignore = "second tier: half a minute of overload"]
 async fn long_overload_keeps_nine_tenths_of_the_goodput() {
@@ -334,7 +338,9 @@ async fn short_memory_then_refuses_and_at_last_cuts_the_largest() {
     assert!(lines.iter().any(|line| line["reason"] == "shed" && line["path"] == "/slow"));
 }
 
-/// Thousands of requests with large heads that nobody answers. Shows V-05, E-02.
+/// Thousands of requests with large heads that nobody answers.
+///
+/// Shows V-05, E-02.
 #[tokio::test]
 #[ignore = "second tier: needs thousands of descriptors and some 100 MiB"]
 async fn long_memory_stays_within_its_limit_under_attack() {

@@ -8,7 +8,7 @@ pub(crate) const ROWS: &[Row] = &[
         "no descriptors left",
         "accepting pauses, without spinning; none are kept back for admin, logs and reloads yet",
     ),
-    ("E-02", "no memory left", "bounds below the limit"),
+    ("E-02", "no memory left", "the watch over memory keeps it below the limit"),
     ("E-03", "thousands of slow clients", "good ones are served"),
     ("E-04", "no local ports left", "503, no storm of attempts"),
     (
