@@ -6,6 +6,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use rcgen::{
@@ -14,9 +15,9 @@ use rcgen::{
     date_time_ymd,
 };
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     server::WebPkiClientVerifier,
 };
 
@@ -94,11 +95,12 @@ impl Authority {
         self.sign(params)
     }
 
-    /// A certificate for servers whose time runs between these days of the years.
-    pub fn issue_between(&self, names: &[&str], from: i32, until: i32) -> Pair {
+    /// A certificate for servers whose time runs between these seconds since 1970.
+    pub fn issue_between(&self, names: &[&str], from: u64, until: u64) -> Pair {
+        let at = |seconds| date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
         let mut params = server_params(names);
-        params.not_before = date_time_ymd(from, 1, 1);
-        params.not_after = date_time_ymd(until, 1, 1);
+        params.not_before = at(from);
+        params.not_after = at(until);
         self.sign(params)
     }
 
@@ -181,6 +183,15 @@ pub fn server_config_asking(pair: &Pair, alpn: &[&str], clients: &Authority) -> 
     let config = server_builder().with_client_cert_verifier(verifier.expect("one authority"));
     let config = config.with_single_cert(pair.certificates(), pair.key());
     taking(config.expect("a key that fits its certificate"), alpn)
+}
+
+/// The first bytes of a client that asks for this name.
+pub fn client_hello(config: Arc<ClientConfig>, name: &str) -> Vec<u8> {
+    let name = ServerName::try_from(name.to_owned()).expect("a name of a host");
+    let mut connection = ClientConnection::new(config, name).expect("a client");
+    let mut bytes = Vec::new();
+    connection.write_tls(&mut bytes).expect("bytes can be put aside");
+    bytes
 }
 
 fn offering(mut config: ClientConfig, alpn: &[&str]) -> Arc<ClientConfig> {

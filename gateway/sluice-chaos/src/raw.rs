@@ -236,6 +236,11 @@ impl Client {
         self.pipe.finish().await.unwrap_or_else(|error| panic!("cannot half-close: {error}"));
     }
 
+    /// The same for a server that may have left already.
+    pub async fn try_half_close(&mut self) {
+        self.pipe.finish().await.ok();
+    }
+
     /// Drops the connection with RST.
     pub fn reset(self) {
         self.pipe.reset();

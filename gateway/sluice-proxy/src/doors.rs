@@ -6,6 +6,7 @@ pub(crate) mod app;
 pub(crate) mod balance;
 pub(crate) mod connection;
 pub(crate) mod crowd;
+mod expiry;
 pub(crate) mod input;
 pub(crate) mod listeners;
 pub(crate) mod memory;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
+use super::expiry::Reminder;
 use super::input::{Environment, Origin, Values};
 use super::listeners;
 use super::shared::{Command, Shared};
@@ -40,6 +41,7 @@ pub(crate) struct Reloader {
     /// Listeners that are open.
     open: HashMap<Arc<str>, SocketAddr>,
     log: Option<Output>,
+    reminder: Reminder,
     /// Fingerprint of the files that were read last, good or bad.
     seen: Option<String>,
 }
@@ -88,7 +90,8 @@ fn report(problems: &Problems, source: &Source) -> String {
 
 impl Reloader {
     pub(crate) fn new(shared: Arc<Shared>, origin: Origin, environment: Environment) -> Self {
-        Self { shared, origin, environment, open: HashMap::new(), log: None, seen: None }
+        let (open, reminder) = (HashMap::new(), Reminder::default());
+        Self { shared, origin, environment, open, log: None, reminder, seen: None }
     }
 
     /// Puts the first snapshot in force: it is published already, its listeners are bound here.
@@ -113,6 +116,7 @@ impl Reloader {
                 () = pause(POLL) => false,
             };
             if !forced && !self.is_news() {
+                self.reminder.look(&self.shared.live.snapshot());
                 continue;
             }
             if !forced {
@@ -203,6 +207,7 @@ impl Reloader {
     fn put_in_force(&mut self, snapshot: &Snapshot, bound: listeners::Bound) {
         self.shared.places.resize(snapshot.settings.overload.connections);
         snapshot.upstreams.values().for_each(probe::watch);
+        self.reminder.look(snapshot);
         self.change_log(snapshot.settings.access_log.as_ref());
         let kept = |name: &Arc<str>, address: &SocketAddr| {
             snapshot.listeners.iter().any(|l| l.name == *name && l.address == *address)

@@ -16,7 +16,8 @@ use crate::base::fault::Fault;
 use crate::lasting::bulkhead::Bulkhead;
 use crate::lasting::link::{Close, Counts, Link};
 use crate::lasting::telemetry::families::Family;
-use crate::lasting::telemetry::metrics::{Handshake, Introduction, RouteSeries};
+use crate::lasting::telemetry::metrics::RouteSeries;
+use crate::lasting::telemetry::reasons::{Handshake, Introduction};
 use crate::parts::upstream::{Kind, Service};
 use crate::snapshot::compile::Snapshot;
 

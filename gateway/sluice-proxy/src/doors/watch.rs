@@ -18,7 +18,7 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn start(files: Vec<PathBuf>, changes: mpsc::Sender<()>) -> Self {
-        let names = names(&files);
+        let (names, first) = (names(&files), changes.clone());
         let tell = move |event: notify::Result<Event>| {
             // An error may hide a change.
             if event.map_or(true, |event| is_news(&event, &names)) {
@@ -37,6 +37,8 @@ impl Watch {
                 |error| tracing::warn!(%error, "cannot watch files; comparing them every 5s"),
             )
             .ok();
+        // What changed after it was read, and before the watch stood, nobody has told of.
+        let _ = first.try_send(());
         Self { files, _watcher: watcher }
     }
 

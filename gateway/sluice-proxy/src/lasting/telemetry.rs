@@ -7,3 +7,4 @@ pub(crate) mod families;
 pub(crate) mod journal;
 pub(crate) mod metrics;
 pub(crate) mod privacy;
+pub(crate) mod reasons;

@@ -8,7 +8,7 @@ use sluice_chaos::pki::{Authority, client_config};
 use sluice_chaos::raw::Client;
 use sluice_chaos::recorder::{Answer, Recorder};
 
-use crate::support::{Gateway, Setup, WITH_TLS, eventually};
+use crate::support::{Gateway, Setup, WITH_TLS, eventually, proportional};
 
 fn config(service: &Recorder, status: u16) -> String {
     format!(
@@ -60,14 +60,6 @@ async fn long_load_with_a_reload_every_second_costs_no_request_and_no_memory() {
         gateway.metric("sluice_http_requests_in_flight").await < 0.5
     })
     .await;
-}
-
-/// Memory of the gateway in bytes, shared pages counted by share.
-fn proportional(gateway: &Gateway) -> u64 {
-    let path = format!("/proc/{}/smaps_rollup", gateway.daemon.pid());
-    let rollup = std::fs::read_to_string(path).unwrap();
-    let line = rollup.lines().find(|line| line.starts_with("Pss:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
 #[tokio::test(flavor = "multi_thread")]

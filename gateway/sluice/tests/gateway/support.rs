@@ -200,6 +200,14 @@ fn serving() -> Ready {
     Ready::Says("is serving".to_owned())
 }
 
+/// Memory of the gateway in bytes, shared pages counted by share.
+pub(crate) fn proportional(gateway: &Gateway) -> u64 {
+    let path = format!("/proc/{}/smaps_rollup", gateway.daemon.pid());
+    let rollup = std::fs::read_to_string(path).unwrap();
+    let line = rollup.lines().find(|line| line.starts_with("Pss:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
 /// Waits until `condition` holds, 10 s at most.
 pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
     for _ in 0..500 {

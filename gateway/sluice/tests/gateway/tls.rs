@@ -2,6 +2,7 @@
 //! itself trusts.
 
 mod clients;
+mod crowds;
 mod mutual;
 mod replaced;
 mod services;

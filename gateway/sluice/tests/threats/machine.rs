@@ -46,7 +46,7 @@ pub(crate) const ROWS: &[Row] = &[
     ("F-05", "a trace collector that is down", "there is none to export to yet"),
     ("F-06", "a state folder that cannot be written", "a warning"),
     ("Z-01", "a wall clock that jumps", "time limits and counts do not mind; tokens follow it"),
-    ("Z-02", "a clock before a certificate's time", "served, and told by a metric"),
+    ("Z-02", "a clock before a certificate's time", "served; a metric and a warning tell"),
     ("Z-03", "a machine that was paused", "no panic, no storm of time limits"),
     ("Z-04", "a Redis with another clock", "its own clock counts for its limits"),
 ];

@@ -18,11 +18,15 @@ pub(crate) const ROWS: &[Row] = &[
         "a key that does not belong to the certificate; half a file",
         "the reload is refused, the old pair stays",
     ),
-    ("T-04", "a certificate about to expire", "served, and told by a metric"),
+    (
+        "T-04",
+        "a certificate about to expire",
+        "served; a metric says when, and a warning each day from two weeks before on",
+    ),
     (
         "T-05",
         "certificates replaced under load",
-        "no handshake fails; pair and key change together",
+        "no handshake fails; certificate, key and policy change together",
     ),
     (
         "T-06",

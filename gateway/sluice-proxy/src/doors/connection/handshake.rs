@@ -17,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 use super::Session;
 use crate::base::clock;
 use crate::base::secured::{Scope, Secured};
-use crate::lasting::telemetry::metrics::Handshake;
+use crate::lasting::telemetry::reasons::Handshake;
 use crate::parts::tls::{Boundary, Certificates, Served, identity};
 
 /// Time that a handshake has in any case, however many wait: a good client needs far less.

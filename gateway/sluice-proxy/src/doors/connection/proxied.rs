@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{Session, sniff};
 use crate::base::clock;
-use crate::lasting::telemetry::metrics::Introduction;
+use crate::lasting::telemetry::reasons::Introduction;
 use crate::parts::listener::ProxiesInFront;
 
 /// Reads the header, until `limit`, and makes whom it names the peer. False if there is nobody to serve.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
+use super::reasons::{Handshake, Introduction};
 use crate::base::fault::Fault;
 
 /// A counter with a single writer.
@@ -73,79 +74,6 @@ pub(crate) const STATUSES: [u16; 38] = [
 ];
 const CLASSES: usize = 5;
 const CODES: usize = STATUSES.len() + CLASSES;
-
-/// Why a TLS handshake failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Handshake {
-    /// It took longer than `timeouts.handshake`.
-    Timeout,
-    /// More than `limits.handshakes` were under way.
-    Shed,
-    /// No certificate is for the name that was asked for.
-    Name,
-    /// The client's certificate is missing, or not believed.
-    ClientCertificate,
-    /// The client does not believe ours, or gave up with an alert.
-    Alert,
-    /// What was sent is no TLS that is spoken here.
-    Protocol,
-    /// The connection ended before hands were shaken.
-    Closed,
-}
-
-impl Handshake {
-    pub(crate) const ALL: [Self; 7] = [
-        Self::Timeout,
-        Self::Shed,
-        Self::Name,
-        Self::ClientCertificate,
-        Self::Alert,
-        Self::Protocol,
-        Self::Closed,
-    ];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Timeout => "timeout",
-            Self::Shed => "shed",
-            Self::Name => "name",
-            Self::ClientCertificate => "client_certificate",
-            Self::Alert => "alert",
-            Self::Protocol => "protocol",
-            Self::Closed => "closed",
-        }
-    }
-}
-
-/// Why a connection was not served on a listener that expects a PROXY header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Introduction {
-    /// It comes from somebody who may not say whose it is.
-    Untrusted,
-    /// Something else was sent.
-    Missing,
-    /// The header breaks the rules.
-    Malformed,
-    /// It was not whole in time.
-    Timeout,
-    /// The connection ended before it was.
-    Closed,
-}
-
-impl Introduction {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Untrusted, Self::Missing, Self::Malformed, Self::Timeout, Self::Closed];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Untrusted => "untrusted",
-            Self::Missing => "missing",
-            Self::Malformed => "malformed",
-            Self::Timeout => "timeout",
-            Self::Closed => "closed",
-        }
-    }
-}
 
 /// One worker's counters that belong to no route.
 #[derive(Debug)]

@@ -191,6 +191,85 @@ async fn sessions_are_resumed_over_reloads_too() {
     }
 }
 
+/// Shows T-08.
+#[tokio::test]
+async fn old_versions_and_weak_ciphers_are_refused() {
+    let authority = Authority::new();
+    let setup = Setup { listeners: Some(WITH_TLS), files: single(&authority), ..Setup::default() };
+    let gateway = Gateway::start_with(CONFIG, setup).await;
+    let refusals = "sluice_tls_handshake_errors_total{reason=\"protocol\"}";
+    // Lowered so far that the client really offers them.
+    let offers: [&[&str]; 4] = [
+        &["-tls1", "-cipher", "ALL:@SECLEVEL=0"],
+        &["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"],
+        &["-tls1_2", "-cipher", "AES128-SHA:AES256-SHA256:@SECLEVEL=0"],
+        &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0"],
+    ];
+    for (nth, offer) in offers.iter().enumerate() {
+        assert!(s_client(gateway.https, offer).is_err(), "{offer:?}");
+        eventually("the refusal of what was offered", async || {
+            gateway.metric(refusals).await >= (nth + 1) as f64
+        })
+        .await;
+    }
+}
+
+/// Shows T-09.
+#[tokio::test]
+async fn early_data_is_not_offered() {
+    let authority = Authority::new();
+    let setup = Setup { listeners: Some(WITH_TLS), files: single(&authority), ..Setup::default() };
+    let gateway = Gateway::start_with(CONFIG, setup).await;
+    let path = |name: &str| gateway.folder().join(name).to_str().unwrap().to_owned();
+    let (session, early) = (path("session"), path("early"));
+    std::fs::write(&early, "GET /early HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let first = s_client(gateway.https, &["-tls1_3", "-sess_out", &session]).unwrap();
+    assert!(first.contains("Max Early Data: 0"), "{first}");
+    let again = ["-tls1_3", "-sess_in", &session, "-early_data", &early];
+    let second = s_client(gateway.https, &again).unwrap();
+    assert!(second.contains("Reused, TLSv1.3"), "{second}");
+    assert!(second.contains("Early data was not sent"), "{second}");
+}
+
+/// Shows T-04, Z-02.
+#[tokio::test]
+async fn certificates_out_of_their_time_are_served_and_told_of() {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let (now, day) = (now.as_secs(), 86_400);
+    let authority = Authority::new();
+    let mut files = Vec::new();
+    for (cert, key, name, from, until) in [
+        ("exact.pem", "exact.key", "soon.test", now - day, now + 5 * day + 3_600),
+        ("wild.pem", "wild.key", "early.test", now + day, now + 90 * day),
+        ("other.pem", "other.key", "over.test", now - 90 * day, now - day),
+    ] {
+        let pair = authority.issue_between(&[name], from, until);
+        files.extend([(cert, pair.cert_pem), (key, pair.key_pem)]);
+    }
+    let setup = Setup { listeners: Some(THREE), files, ..Setup::default() };
+    let gateway = Gateway::start_with(CONFIG, setup).await;
+    for (name, told) in [
+        ("soon.test", "a certificate is about to expire"),
+        ("early.test", "a certificate is not valid yet"),
+        ("over.test", "a certificate has expired"),
+    ] {
+        gateway.daemon.wait_for_output(told).await;
+        assert_eq!(leaf(gateway.https, Some(name)).unwrap(), name);
+    }
+    let time = async |which: &str, name: &str| {
+        let series = format!("sluice_tls_cert_{which}_timestamp_seconds{{sni=\"{name}\"}}");
+        gateway.metric(&series).await
+    };
+    assert_eq!(time("not_after", "soon.test").await, (now + 5 * day + 3_600) as f64);
+    assert_eq!(time("not_after", "over.test").await, (now - day) as f64);
+    assert_eq!(time("not_before", "early.test").await, (now + day) as f64);
+    // Once a day is enough: a reload does not say it again.
+    gateway.daemon.signal("HUP");
+    gateway.wait_for_generation(2).await;
+    let said = gateway.daemon.output();
+    assert_eq!(said.matches("a certificate has expired").count(), 1, "{said}");
+}
+
 /// Shows T-01.
 #[tokio::test]
 async fn a_slow_or_broken_handshake_costs_its_own_connection_only() {

@@ -118,6 +118,33 @@ async fn a_cloud_function_is_asked_by_its_own_name() {
     refused(&gateway.get("/call").await);
 }
 
+/// Shows T-13.
+#[tokio::test]
+async fn an_answer_that_ends_without_tls_saying_so_is_broken() {
+    let authority = Authority::new();
+    for polite in [true, false] {
+        let config = server_config(&authority.issue(&["127.0.0.1"]), &[]);
+        let rogue = Rogue::start_tls(config, move |mut talk| async move {
+            talk.read_head().await;
+            talk.send("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n\r\nhalf of it").await;
+            if polite {
+                talk.close().await;
+            }
+        });
+        let upstream = format!(
+            "{{ endpoints: [ {{ address: \"{}\" }} ], tls: {{ ca_file: ca.pem }} }}",
+            rogue.addr()
+        );
+        let gateway = start(&upstream, vec![("ca.pem", authority.pem())]).await;
+        let answer = gateway.get("/a").await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, "half of it"));
+        assert_eq!(answer.complete, polite, "whether the client takes it for whole");
+        let lines = gateway.log_lines(1).await;
+        let reason = if polite { None } else { Some("upstream_broken") };
+        assert_eq!(lines[0]["reason"].as_str(), reason);
+    }
+}
+
 #[tokio::test]
 async fn http2_is_agreed_on_by_tls() {
     let authority = Authority::new();
