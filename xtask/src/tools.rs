@@ -173,6 +173,16 @@ const BENCH_EXTRAS: [Tool; 4] = [
 /// What `cargo xtask soak` needs besides.
 const SOAK_TOOLS: [Tool; 1] = [HAPROXY];
 
+/// What it can do without.
+const SOAK_EXTRAS: [Tool; 1] = [Tool {
+    name: "iptables",
+    asks_version: "--version",
+    ends_with: 0,
+    wanted_by: "packets that vanish, in a network of the test's own",
+    package: "iptables",
+    source: Source::Install(&["iptables", "iproute2"]),
+}];
+
 /// What `cargo xtask budget` needs besides.
 const BUDGET_TOOLS: [Tool; 1] = [Tool {
     name: "valgrind",
@@ -191,21 +201,27 @@ pub(crate) fn ensure(shell: &Shell) -> Result<(), Failure> {
     ensure_all(shell, &TOOLS)
 }
 
-/// The same for what benchmarks need; what they can do without is said and left out.
-pub(crate) fn ensure_for_bench(shell: &Shell) -> Result<(), Failure> {
-    ensure_all(shell, &BENCH_TOOLS)?;
-    for extra in &BENCH_EXTRAS {
-        if let Err(Failure(why)) = ensure_all(shell, std::slice::from_ref(extra)) {
-            shell.warn(&format!("xtask bench: without {}: {why}", extra.name));
-        }
-    }
+/// The same for the long tests; what they can do without is said and left out.
+pub(crate) fn ensure_for_soak(shell: &Shell) -> Result<(), Failure> {
+    ensure(shell)?;
+    ensure_all(shell, &SOAK_TOOLS)?;
+    ensure_extras(shell, "soak", &SOAK_EXTRAS);
     Ok(())
 }
 
-/// The same for what the long tests need besides.
-pub(crate) fn ensure_for_soak(shell: &Shell) -> Result<(), Failure> {
-    ensure(shell)?;
-    ensure_all(shell, &SOAK_TOOLS)
+/// The same for what benchmarks need; what they can do without is said and left out.
+pub(crate) fn ensure_for_bench(shell: &Shell) -> Result<(), Failure> {
+    ensure_all(shell, &BENCH_TOOLS)?;
+    ensure_extras(shell, "bench", &BENCH_EXTRAS);
+    Ok(())
+}
+
+fn ensure_extras(shell: &Shell, what: &str, extras: &'static [Tool]) {
+    for extra in extras {
+        if let Err(Failure(why)) = ensure_all(shell, std::slice::from_ref(extra)) {
+            shell.warn(&format!("xtask {what}: without {}: {why}", extra.name));
+        }
+    }
 }
 
 /// The same for what counting costs needs.

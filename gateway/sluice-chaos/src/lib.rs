@@ -13,6 +13,7 @@
 //! | [`load`] | an open-loop load driver |
 //! | [`process`] | child processes, Redis among them |
 //! | [`dns`] | a DNS server with a table |
+//! | [`provider`] | a provider of keys (JWKS) and logins (`code2Session`) |
 //! | [`faults`] | a TCP proxy that delays, slows, holds back, corrupts and cuts |
 //! | [`record`] | what upstreams note down about a request |
 //!
@@ -45,6 +46,7 @@ pub mod load;
 pub mod pki;
 mod ports;
 pub mod process;
+pub mod provider;
 pub mod raw;
 pub mod record;
 pub mod recorder;

@@ -6,7 +6,14 @@
 
 mod answer;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use rustls::ServerConfig;
 
@@ -25,6 +32,7 @@ pub struct Recorder {
     server: Server,
     journal: Journal,
     decide: Arc<Watched<Decide>>,
+    retired: Arc<AtomicBool>,
 }
 
 /// What a recorder is before it starts.
@@ -114,6 +122,15 @@ impl Recorder {
         self.server.traffic().settles(wanted, "open connections", |traffic| traffic.open).await;
     }
 
+    /// Stops as good services do: takes no new connections, and says `Connection: close` with its answers
+    /// on those that are open. An idle one stays until it is used or its client closes it.
+    pub async fn retire(mut self) {
+        self.retired.store(true, Ordering::Relaxed);
+        self.server.close_port();
+        self.wait_for_open(0).await;
+        self.server.stop().await;
+    }
+
     /// Closes the port and every connection.
     pub async fn stop(self) {
         self.server.stop().await;
@@ -154,14 +171,18 @@ impl Setup {
     pub fn start(self) -> Recorder {
         let journal = Journal::new();
         let decide = Arc::new(Watched::new(self.decide));
-        let desk =
-            Desk { journal: journal.clone(), decide: Arc::clone(&decide), patience: self.patience };
-        let desk = Arc::new(desk);
+        let retired = Arc::new(AtomicBool::new(false));
+        let desk = Arc::new(Desk {
+            journal: journal.clone(),
+            decide: Arc::clone(&decide),
+            patience: self.patience,
+            retired: Arc::clone(&retired),
+        });
         let server = Server::start(self.at, self.tls, move |accepted| {
             let desk = Arc::clone(&desk);
             async move { desk.serve(accepted).await }
         });
-        Recorder { server, journal, decide }
+        Recorder { server, journal, decide, retired }
     }
 }
 
@@ -169,6 +190,7 @@ struct Desk {
     journal: Journal,
     decide: Arc<Watched<Decide>>,
     patience: Option<Duration>,
+    retired: Arc<AtomicBool>,
 }
 
 impl Desk {
@@ -226,6 +248,7 @@ impl Desk {
         }
         let decide = self.decide.look(Arc::clone);
         let answer = decide(&request);
+        let answer = if self.retired.load(Ordering::Relaxed) { answer.close() } else { answer };
         let stay = !answer.closes() && !framing::lists(&request.headers, "connection", "close");
         let sent = answer.send(pipe, &request).await;
         if !sent {
@@ -359,5 +382,21 @@ mod tests {
         let _recorder = Recorder::setup().at(addr).tls(config).start();
         let mut client = raw::Client::connect_tls(addr, "localhost", trust).await;
         assert_eq!(client.request("GET", "/", "localhost", &[], b"").await.status, 200);
+    }
+
+    #[tokio::test]
+    async fn who_retires_finishes_what_was_begun() {
+        let recorder = Recorder::start();
+        let addr = recorder.addr();
+        let mut client = raw::Client::connect(addr).await;
+        assert_eq!(client.request("GET", "/", "h", &[], b"").await.status, 200);
+        let retiring = tokio::spawn(recorder.retire());
+        while raw::Client::try_connect(addr).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(!retiring.is_finished(), "a connection is open");
+        let last = client.request("GET", "/", "h", &[], b"").await;
+        assert_eq!((last.status, last.closed), (200, true));
+        retiring.await.unwrap();
     }
 }

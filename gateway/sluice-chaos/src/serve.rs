@@ -42,6 +42,7 @@ pub(crate) struct Traffic {
 pub(crate) struct Server {
     addr: SocketAddr,
     traffic: Arc<Watched<Traffic>>,
+    door: Option<oneshot::Sender<()>>,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<()>>,
 }
@@ -59,10 +60,11 @@ impl Server {
     {
         let (listener, addr) = listen(at);
         let traffic = Arc::new(Watched::new(Traffic::default()));
+        let (door, closed) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let shift = Shift { tls, handler: Arc::new(handler), traffic: Arc::clone(&traffic) };
-        let task = ground::spawn(shift.work(listener, stopped));
-        Self { addr, traffic, stop: Some(stop), task: Some(task) }
+        let task = ground::spawn(shift.work(listener, closed, stopped));
+        Self { addr, traffic, door: Some(door), stop: Some(stop), task: Some(task) }
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -75,6 +77,11 @@ impl Server {
 
     pub(crate) fn accepted(&self) -> u64 {
         self.traffic.look(|traffic| traffic.accepted)
+    }
+
+    /// Closes the port, soon, and leaves the connections.
+    pub(crate) fn close_port(&mut self) {
+        drop(self.door.take());
     }
 
     /// Closes the port and every connection.
@@ -119,13 +126,26 @@ where
     F: Fn(Accepted) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    async fn work(self, listener: TcpListener, mut stopped: oneshot::Receiver<()>) {
+    async fn work(
+        self,
+        listener: TcpListener,
+        mut closed: oneshot::Receiver<()>,
+        mut stopped: oneshot::Receiver<()>,
+    ) {
         let mut connections = JoinSet::new();
+        let mut listener = Some(listener);
         loop {
+            let accepted = async {
+                match &listener {
+                    Some(listener) => listener.accept().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 _ = &mut stopped => break,
+                _ = &mut closed, if listener.is_some() => listener = None,
                 Some(ended) = connections.join_next() => self.note(ended),
-                Ok((stream, peer)) = listener.accept() => {
+                Ok((stream, peer)) = accepted => {
                     let open = Open::begin(&self.traffic);
                     connections.spawn(self.serve(stream, peer, open));
                 }

@@ -147,7 +147,7 @@ impl<'a> Journey<'a> {
         let now = clock::now();
         // A turn that is taken moves on, so nobody is chosen who may not be asked.
         let alone = set.endpoints.len() < 2 && matches!(retry, Retry::Elsewhere);
-        if alone || !self.may_repeat(retry, now) {
+        if alone || !self.may_repeat(fault, retry, now) {
             return Err(fault);
         }
         let second = match set.choose(&self.service.position, Some(first), now) {
@@ -165,11 +165,15 @@ impl<'a> Journey<'a> {
         }
     }
 
-    /// Whether the budget allows a second attempt. The close race asks for none: only a connection that
-    /// has served well before can lose it, so a service that fails has none of them.
-    fn may_repeat(&self, retry: Retry, now: Moment) -> bool {
-        let race = matches!(retry, Retry::Fresh) && self.record.cx.reused;
-        race || self.service.retries.admit(&self.service.series, now)
+    /// Whether the budget allows a second attempt. Where nobody has had any work with the first one, none
+    /// is asked for: an address that refuses is given no load by being asked, and only a connection that
+    /// has served well before can lose the close race.
+    fn may_repeat(&self, fault: Fault, retry: Retry, now: Moment) -> bool {
+        let free = match retry {
+            Retry::Fresh => self.record.cx.reused,
+            Retry::Elsewhere => matches!(fault, Fault::ConnectRefused | Fault::ConnectFailed),
+        };
+        free || self.service.retries.admit(&self.service.series, now)
     }
 
     /// One attempt, under the breaker, over a connection that was made since `fresh` if that is given.

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use sluice_chaos::faults::{Direction, Fault, FaultProxy};
 use sluice_chaos::load::Plan;
 use sluice_chaos::process::Redis;
 
@@ -93,6 +94,42 @@ async fn a_hung_redis_delays_few_requests_and_not_for_long() {
         gateway.get("/limited").await.header("x-sluice-ratelimit-mode") == Some("shared")
     })
     .await;
+}
+
+/// A network between the gateway and a Redis that is well: slow, silent, wrong, cut.
+#[tokio::test]
+async fn a_bad_network_towards_redis_costs_no_request() {
+    let redis = Redis::start().await;
+    let mut proxy = FaultProxy::seeded(redis.addr(), 7);
+    let url = format!("redis://{}", proxy.addr());
+    let setup = Setup { env: vec![("REDIS_URL", url)], workers: Some(1), ..Setup::default() };
+    let config = config("{ limit: 100000, per: 1h, key: route }");
+    let gateway = Gateway::start_with(&config, setup).await;
+    let shared =
+        async || gateway.get("/limited").await.header("x-sluice-ratelimit-mode") == Some("shared");
+    for fault in [
+        Fault::none().delay(Duration::from_millis(200)),
+        Fault::none().hang(),
+        Fault::none().corrupt_one_in(2).only(Direction::Down),
+        Fault::none().cut_after(20),
+        Fault::none().reset_after(0),
+    ] {
+        eventually("the limit to be shared", &shared).await;
+        let what = format!("{fault:?}");
+        proxy.set(fault);
+        let mut slow = 0;
+        for _ in 0..30 {
+            let begun = Instant::now();
+            assert_eq!(gateway.get("/limited").await.status, 200, "{what}");
+            slow += u32::from(begun.elapsed() >= Duration::from_millis(18));
+        }
+        assert!(slow <= 20, "{slow} of 30 requests waited for Redis: {what}");
+        proxy.heal();
+    }
+    proxy.refuse().await;
+    assert_eq!(gateway.get("/limited").await.status, 200);
+    proxy.heal();
+    eventually("the limit to be shared", &shared).await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use sluice_chaos::faults::{Direction, Fault, FaultProxy};
 use sluice_chaos::h2up::{H2Upstream, Mode};
 use sluice_chaos::recorder::Recorder;
 use sluice_chaos::rogue::{self, Conversation, Head, Rogue};
@@ -94,6 +95,36 @@ async fn a_refused_connection_sends_any_request_to_another_endpoint() {
     let attempts: Vec<_> =
         gateway.log_lines(4).await.iter().map(|l| l["attempts"].clone()).collect();
     assert!(attempts.contains(&2.into()), "in turn, so that half meet the refusal: {attempts:?}");
+}
+
+/// Bodies are streamed and not kept, so what has begun to flow is never sent again, not even in part.
+#[tokio::test]
+async fn u_21_a_body_that_has_begun_to_flow_goes_nowhere_else() {
+    let (one, other) = (Recorder::start(), Recorder::start());
+    let proxy = FaultProxy::before(one.addr());
+    proxy.set(Fault::none().reset_after(300_000).only(Direction::Up));
+    let gateway = one_worker(&several(&[proxy.addr(), other.addr()])).await;
+    let body = vec![b'b'; 1_000_000];
+    let mut statuses = Vec::new();
+    for method in ["POST", "PUT", "POST", "PUT"] {
+        let mut client = gateway.client().await;
+        client
+            .send(format!("{method} /order HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"))
+            .await;
+        // The gateway may answer before it has read everything.
+        client.try_send(&body).await.ok();
+        let answer = client.response().await;
+        statuses.push(answer.status);
+        if answer.status == 502 {
+            assert_eq!(answer.json()["reason"], "upstream_reset");
+        }
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 502, 502]);
+    assert!(one.requests().iter().all(|request| !request.complete));
+    let got: Vec<usize> = other.requests().iter().map(|request| request.body.len()).collect();
+    assert_eq!(got, [1_000_000, 1_000_000]);
+    assert_eq!(gateway.metric("sluice_upstream_retries_total").await, 0.0);
 }
 
 /// The fields were written only by the first attempt, which may never have come so far.

@@ -73,7 +73,7 @@ async fn connecting_to_another_endpoint_instead() {
     assert!(recorder.wait_for(4).await.iter().all(|request| request.text() == "whole"));
 }
 
-/// Shows U-03.
+/// Shows U-03, U-14.
 #[tokio::test]
 async fn the_head_of_the_answer() {
     for script in [rogue::black_hole(), rogue::slow_head(Duration::from_millis(50))] {

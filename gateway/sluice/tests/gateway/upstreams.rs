@@ -3,8 +3,12 @@
 mod balance;
 mod breaker;
 mod budget;
+mod dead;
 mod ejection;
+mod goodbyes;
 mod pool;
+mod races;
+mod restarts;
 
 use sluice_chaos::recorder::Recorder;
 

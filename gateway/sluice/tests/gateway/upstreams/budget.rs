@@ -39,12 +39,13 @@ async fn u_20_a_service_that_always_fails_gets_few_second_attempts() {
     assert!(lines.iter().all(|line| line["attempts"].as_u64().unwrap() <= 2));
 }
 
+const NONE: &str = "retries: { budget: 0%, min_per_second: 0 }, ejection: { enabled: false },";
+
 /// Shows U-20.
 #[tokio::test]
 async fn without_a_budget_nothing_goes_elsewhere() {
-    let (refusing, recorder) = (Rogue::refuse(), Recorder::start());
-    let none = "retries: { budget: 0%, min_per_second: 0 }, ejection: { enabled: false },";
-    let gateway = gateway(none, &[refusing.addr(), recorder.addr()]).await;
+    let (rogue, recorder) = (Rogue::start(rogue::reset_after_head()), Recorder::start());
+    let gateway = gateway(NONE, &[rogue.addr(), recorder.addr()]).await;
     let mut statuses = Vec::new();
     for _ in 0..10 {
         statuses.push(gateway.get("/").await.status);
@@ -55,13 +56,27 @@ async fn without_a_budget_nothing_goes_elsewhere() {
     assert_eq!(gateway.metric("sluice_retry_budget_exhausted_total").await, 5.0);
 }
 
+/// Who refuses a connection has had no work with it; one of three services that are restarted in turn
+/// would use up the budget otherwise.
+///
+/// Shows U-01, U-20.
+#[tokio::test]
+async fn refused_connections_need_no_budget() {
+    let (refusing, recorder) = (Rogue::refuse(), Recorder::start());
+    let gateway = gateway(NONE, &[refusing.addr(), recorder.addr()]).await;
+    for _ in 0..50 {
+        assert_eq!(gateway.get("/").await.status, 200);
+    }
+    assert!(gateway.metric("sluice_upstream_retries_total").await >= 25.0);
+}
+
 /// The race with a service that closes idle connections is its peace, not its distress.
 ///
 /// Shows U-05, U-20.
 #[tokio::test]
 async fn the_close_race_needs_no_budget() {
     let rogue = Rogue::start(rogue::reset_on_reuse());
-    let gateway = gateway("retries: { budget: 0%, min_per_second: 0 },", &[rogue.addr()]).await;
+    let gateway = gateway(NONE, &[rogue.addr()]).await;
     let mut client = gateway.client().await;
     for _ in 0..20 {
         assert_eq!(client.request("GET", "/", "localhost", &[], b"").await.status, 200);
