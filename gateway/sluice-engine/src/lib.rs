@@ -26,6 +26,7 @@
 //! | [`template`] | how a text with holes is filled |
 //! | [`mask`] | what of a text must not stand in a log |
 //! | [`proxy_protocol`] | whose connection a proxy in front passes on |
+//! | [`timeout`] | how long a caller waits, as it says itself |
 //! | [`trace`] | where a request stands in a distributed trace |
 //!
 //! The one rule: nothing here may learn of HTTP libraries, sockets or configuration formats. Lookup
@@ -51,5 +52,6 @@ pub mod proxy_protocol;
 pub mod quota;
 mod ring;
 pub mod template;
+pub mod timeout;
 pub mod trace;
 pub mod window;

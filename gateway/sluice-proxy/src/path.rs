@@ -6,5 +6,6 @@ pub(crate) mod forward;
 pub(crate) mod overload;
 pub(crate) mod pipeline;
 pub(crate) mod record;
+mod remaining;
 pub(crate) mod survey;
 pub(crate) mod worker;

@@ -29,4 +29,6 @@ mod request_head;
 #[cfg(test)]
 mod text;
 #[cfg(test)]
+mod timeout;
+#[cfg(test)]
 mod window;

@@ -154,6 +154,8 @@ pub(crate) struct Cx {
     pub(crate) fault: Option<Fault>,
     /// Cap on the request body in bytes. Writer: filter `size_limit`.
     pub(crate) body_limit: Option<u64>,
+    /// When the client gives up, if it says so. Writer: `path::admission`.
+    pub(crate) deadline: Option<Moment>,
     /// The host to send instead of the client's. Writer: filter `rewrite`.
     pub(crate) upstream_host: Option<HeaderValue>,
     /// The request body's meter, when there is a body. Writer: `path::pipeline`.
@@ -194,6 +196,7 @@ impl Cx {
             retry_after: None,
             fault: None,
             body_limit: None,
+            deadline: None,
             upstream_host: None,
             upload: None,
             attempts: 0,

@@ -156,6 +156,8 @@ faults! {
         "The request body is not well-formed.";
     ClientGone = "client_gone", 499, grpc 1, Client close,
         "The client went away.";
+    DeadlineExceeded = "deadline_exceeded", 504, grpc 4, Client,
+        "The time that the client gave for an answer is over.";
     // The upstream.
     NoEndpoint = "no_endpoint", 503, grpc 14, Upstream ["destination_unavailable"],
         "No endpoint of the service is available.";

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use sluice_engine::http1::request_head::{MAX_FIELDS, MAX_TARGET};
 use sluice_engine::{canon, forwarded};
 
+use super::remaining;
 use super::survey::{FORWARDED, Survey};
 use crate::base::cx::{Cx, Host};
 use crate::base::fault::Fault;
@@ -65,6 +66,9 @@ pub(crate) fn admit(cx: &mut Cx, head: &mut Parts, snapshot: &Snapshot) -> Resul
     }
     let wants = wants(head, &survey)?;
     clean(cx, &mut head.headers, &survey, snapshot)?;
+    if survey.timeout {
+        cx.deadline = remaining::read(&head.headers, cx.started);
+    }
     Ok(Admitted::Request(wants))
 }
 

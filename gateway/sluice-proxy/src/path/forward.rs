@@ -14,6 +14,7 @@ use sluice_engine::breaker::Outcome;
 
 use super::admission::Wants;
 use super::record::{Inbound, Record};
+use super::remaining;
 use crate::base::body::{Answer, Body, Meter, Upload};
 use crate::base::clock::{self, Moment};
 use crate::base::fault::Fault;
@@ -53,7 +54,8 @@ struct Journey<'a> {
     repeatable: bool,
     wants: Wants,
     streaming: bool,
-    /// When the head of the answer must be there; streaming routes have no such moment.
+    /// When the head of the answer must be there; streaming routes have no such moment unless the client
+    /// names one.
     limit: Option<Moment>,
 }
 
@@ -86,7 +88,8 @@ pub(crate) async fn send(
     wants: Wants,
 ) -> Result<Response<Body>, Fault> {
     let streaming = record.route().streaming;
-    let limit = (!streaming).then(|| record.cx.started.after(service.timeouts.total.0));
+    let total = (!streaming).then(|| record.cx.started.after(service.timeouts.total.0));
+    let limit = total.into_iter().chain(record.cx.deadline).min();
     let upload = upload(record, inbound.body.take(), streaming)?;
     let head = &mut inbound.head;
     let introduction = Introduction::of(&mut head.headers, head.version, &record.cx);
@@ -100,6 +103,9 @@ pub(crate) async fn send(
     let bodiless = http_body::Body::is_end_stream(&upload);
     let repeatable = bodiless && is_idempotent(&head.method);
     let now = clock::now();
+    if record.cx.deadline.is_some_and(|deadline| deadline <= now) {
+        return Err(Fault::DeadlineExceeded);
+    }
     record.cx.timing.gateway = now.saturating_since(record.cx.started);
     let upload = Some(upload);
     let mut journey = Journey {
@@ -193,6 +199,9 @@ impl<'a> Journey<'a> {
         self.record.cx.attempts += 1;
         self.record.cx.endpoint = Some(Arc::clone(&endpoint.label));
         self.record.in_flight = Some(endpoint.target.enter());
+        if let (Some(_), Some(limit)) = (self.record.cx.deadline, self.limit) {
+            remaining::write(&mut self.head.headers, limit.saturating_since(now));
+        }
         let (attempt, now) = self.exchange(endpoint, fresh, now).await;
         let worker = self.record.worker.index;
         let outcome = match &attempt {
@@ -259,7 +268,7 @@ impl<'a> Journey<'a> {
                     Some(Err(fault)) => {
                         return (Attempt::Again(fault, Retry::Elsewhere), clock::now());
                     }
-                    None => return (Attempt::Failed(Fault::UpstreamTimeout), clock::now()),
+                    None => return (Attempt::Failed(self.timeout()), clock::now()),
                 }
             }
         };
@@ -363,8 +372,12 @@ impl<'a> Journey<'a> {
         self.record.cx.upload.as_ref().and_then(|meter| meter.fault.get())
     }
 
-    /// A time limit ran out: was the service slow, or the client, who never finished its body?
+    /// A time limit ran out: was the service slow, or the client, who never finished its body, or waits
+    /// no longer?
     fn timeout(&self) -> Fault {
+        if self.record.cx.deadline.is_some_and(|deadline| deadline <= clock::now()) {
+            return Fault::DeadlineExceeded;
+        }
         let waiting = self.record.cx.upload.as_ref().is_some_and(|meter| meter.waiting.get());
         if waiting { Fault::BodyTimeout } else { Fault::UpstreamTimeout }
     }

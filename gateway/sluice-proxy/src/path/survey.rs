@@ -22,6 +22,8 @@ pub(crate) struct Survey {
     /// Names with `_`, which some services read as `-`.
     pub(crate) underscores: bool,
     pub(crate) grpc: bool,
+    /// Fields by which a client says how long it waits.
+    pub(crate) timeout: bool,
 }
 
 /// The hop-by-hop fields that are there, other than those `Connection` nominates: a bit for each of
@@ -77,6 +79,7 @@ impl Survey {
                 "cookie" => survey.cookies += 1,
                 "expect" => survey.expect = true,
                 "via" => survey.via = true,
+                "grpc-timeout" | "x-request-timeout" => survey.timeout = true,
                 "content-type" => {
                     survey.grpc |= value.as_bytes().starts_with(b"application/grpc");
                 }

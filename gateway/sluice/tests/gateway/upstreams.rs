@@ -8,6 +8,7 @@ mod ejection;
 mod goodbyes;
 mod pool;
 mod races;
+mod remaining;
 mod restarts;
 
 use sluice_chaos::recorder::Recorder;

@@ -48,7 +48,11 @@ pub(crate) const ROWS: &[Row] = &[
     ),
     ("U-20", "a service that always fails", "second attempts for a fifth of the requests, or 3/s"),
     ("U-21", "a second attempt that needs the body", "none: bodies are streamed and not kept"),
-    ("U-22", "a client's own time limit", "passed on, shortened"),
+    (
+        "U-22",
+        "a client's own time limit",
+        "shortens ours, is passed on with what is left; then 504 `deadline_exceeded`",
+    ),
     ("U-23", "all connections in use", "a bounded queue, then 503 `pool_exhausted`"),
     ("U-24", "a service that does not read", "the client is paused; a time limit"),
     (

