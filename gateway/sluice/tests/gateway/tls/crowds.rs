@@ -104,6 +104,7 @@ async fn t_14_abandoned_handshakes_leave_nothing_behind() {
     assert!(place.serves().await);
 }
 
+/// Shows T-14.
 #[tokio::test]
 #[ignore = "second tier: cargo xtask soak"]
 async fn long_thousand_abandoned_handshakes_give_their_memory_back() {
@@ -192,6 +193,7 @@ async fn t_15_malformed_hellos_harm_their_own_connection_only() {
     unharmed(&place, 300).await;
 }
 
+/// Shows T-15.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "second tier: cargo xtask soak"]
 async fn long_twenty_thousand_malformed_hellos_harm_nothing() {

@@ -144,6 +144,7 @@ async fn rotations_under_load_fail_no_handshake() {
     rotate(12).await;
 }
 
+/// Shows T-05.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "second tier: cargo xtask soak"]
 async fn long_hundred_rotations_under_load_fail_no_handshake() {
