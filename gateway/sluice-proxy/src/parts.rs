@@ -10,3 +10,4 @@ pub(crate) mod routing;
 pub(crate) mod text;
 pub(crate) mod tls;
 pub(crate) mod upstream;
+pub(crate) mod websocket;

@@ -122,6 +122,8 @@ faults! {
     // Filters.
     AddressRefused = "address_refused", 403, grpc 7, Client,
         "Calls from this address are not allowed.";
+    OriginRefused = "origin_refused", 403, grpc 7, Client,
+        "WebSockets from pages of this origin are not allowed.";
     BodyTooLarge = "body_too_large", 413, grpc 8, Client close,
         "The request body is larger than allowed.";
     TokenMissing = "token_missing", 401, grpc 16, Client,

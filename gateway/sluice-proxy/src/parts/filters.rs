@@ -27,7 +27,7 @@ mod rewrite;
 mod size_limit;
 mod strip_prefix;
 
-pub(crate) use cors::preflight;
+pub(crate) use cors::{Origin, preflight};
 pub(crate) use ip_rules::nets;
 pub(crate) use jwt::keys::KeyConfig;
 pub(crate) use size_limit::check_announced;

@@ -3,7 +3,9 @@
 
 use std::borrow::Cow;
 
-use http::header::{CONNECTION, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::header::{
+    CONNECTION, COOKIE, EXPECT, HOST, MAX_FORWARDS, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
@@ -34,7 +36,7 @@ pub(crate) struct Wants {
 /// What became of a request at the door.
 pub(crate) enum Admitted {
     Request(Wants),
-    /// `OPTIONS *`, which is about the gateway itself.
+    /// `OPTIONS *`, which is about the gateway itself, or one that may go no further.
     Server,
 }
 
@@ -60,6 +62,9 @@ pub(crate) fn admit(cx: &mut Cx, head: &mut Parts, snapshot: &Snapshot) -> Resul
         };
     }
     target(head)?;
+    if head.method == Method::OPTIONS && hops_are_used_up(&mut head.headers) {
+        return Ok(Admitted::Server);
+    }
     client(cx, &head.headers, &survey, snapshot);
     if survey.via {
         refuse_loop(&head.headers)?;
@@ -158,7 +163,7 @@ fn scheme_fits(scheme: Option<&str>, cx: &Cx) -> bool {
 }
 
 /// Lower case, one trailing dot dropped, the port kept for services but not for matching.
-fn normal_host(value: HeaderValue) -> Result<Host, Fault> {
+pub(crate) fn normal_host(value: HeaderValue) -> Result<Host, Fault> {
     let bytes = value.as_bytes();
     let port_at = match bytes {
         [b'[', ..] => bytes.iter().position(|b| *b == b']').map(|end| end + 1),
@@ -236,6 +241,22 @@ fn target(head: &mut Parts) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// RFC 9110 section 7.6.2: the number of times that OPTIONS may still be passed on. What is no number
+/// limits nothing.
+fn hops_are_used_up(headers: &mut HeaderMap) -> bool {
+    let Some(value) = headers.get(MAX_FORWARDS) else { return false };
+    let digits = value.as_bytes().trim_ascii();
+    let left = std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
+    match left.and_then(|digits| digits.parse::<u64>().ok()) {
+        Some(0) => true,
+        Some(left) => {
+            headers.insert(MAX_FORWARDS, HeaderValue::from(left - 1));
+            false
+        }
+        None => false,
+    }
 }
 
 /// A query is passed on as it is, but not with bytes that logs or services could trip over.

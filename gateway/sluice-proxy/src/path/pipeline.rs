@@ -24,6 +24,7 @@ use crate::base::respond;
 use crate::lasting::telemetry::metrics;
 use crate::parts::filters::{Flow, check_announced, preflight};
 use crate::parts::upstream::Kind;
+use crate::snapshot::compile::Snapshot;
 use crate::snapshot::route::Route;
 
 /// Handles one request; every way out of it is an answer.
@@ -140,12 +141,7 @@ async fn run(record: &mut Record, inbound: &mut Inbound) -> Result<Response<Body
 /// Finds the route. Requests without one still pass the global filters, so that their refusal is
 /// limited, named and readable like any other.
 fn find(record: &mut Record, head: &Parts) -> Result<(), Fault> {
-    let found = {
-        let facts =
-            Facts { headers: &head.headers, query: head.uri.query(), client: record.cx.client };
-        record.view.router.find(&request(&record.cx, head, head.method.as_str(), &facts))
-    };
-    match found {
+    match found(&record.view, &record.cx, head, head.method.as_str()) {
         Found::Route(matched) => {
             take_captures(&mut record.cx, &matched, head.uri.path());
             record.route = Some(matched.route);
@@ -159,7 +155,14 @@ fn find(record: &mut Record, head: &Parts) -> Result<(), Fault> {
     }
 }
 
-fn take_captures(cx: &mut Cx, matched: &Match, path: &str) {
+/// What the router says to a request, or to one like it with another method.
+pub(crate) fn found(snapshot: &Snapshot, cx: &Cx, head: &Parts, method: &str) -> Found {
+    let facts = Facts { headers: &head.headers, query: head.uri.query(), client: cx.client };
+    let (host, path) = (cx.host_name(), head.uri.path());
+    snapshot.router.find(&matcher::Request { host, method, path, facts: &facts })
+}
+
+pub(crate) fn take_captures(cx: &mut Cx, matched: &Match, path: &str) {
     let mut at = 0;
     while let Some(text) = matched.captures.get(at, path) {
         cx.captures.push(text.into());
@@ -171,8 +174,7 @@ fn take_captures(cx: &mut Cx, matched: &Match, path: &str) {
 /// answers before anything asks who they are.
 fn answer_preflight(record: &mut Record, head: &Parts) -> Option<Response<Body>> {
     let method = preflight(head)?;
-    let facts = Facts { headers: &head.headers, query: head.uri.query(), client: record.cx.client };
-    let found = record.view.router.find(&request(&record.cx, head, method, &facts));
+    let found = found(&record.view, &record.cx, head, method);
     let Found::Route(matched) = found else { return None };
     let route = record.view.routes.get(matched.route)?;
     let answer = route.chain.iter().find_map(|filter| filter.as_cors())?.answer(head);
@@ -187,7 +189,11 @@ async fn ask(
     inbound: &mut Inbound,
     mut wants: Wants,
 ) -> Result<Response<Body>, Fault> {
-    wants.websocket &= route.websocket;
+    match route.websocket.as_ref().filter(|_| wants.websocket) {
+        None => wants.websocket = false,
+        Some(websocket) if websocket.admits(&inbound.head.headers) => {}
+        Some(_) => return Err(Fault::OriginRefused),
+    }
     let Some(upstream) = &route.upstream else { return Err(Fault::NoRoute) };
     if let Some(limit) = record.cx.body_limit {
         check_announced(&inbound.head, limit)?;
@@ -244,15 +250,6 @@ fn about_the_server() -> Response<Body> {
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"));
     response
-}
-
-fn request<'r>(
-    cx: &'r Cx,
-    head: &'r Parts,
-    method: &'r str,
-    facts: &'r Facts<'r>,
-) -> matcher::Request<'r> {
-    matcher::Request { host: cx.host_name(), method, path: head.uri.path(), facts }
 }
 
 /// What predicates ask of a request.

@@ -144,7 +144,7 @@ impl<'a> Compiler<'a> {
                 ),
                 upstream: None,
                 bulkhead: None,
-                websocket: false,
+                websocket: None,
                 streaming: false,
                 series,
                 outline: Outline {

@@ -12,7 +12,7 @@ use crate::base::respond::Envelope;
 use crate::base::units::{Secret, Span};
 use crate::base::yaml::{Node, Place, nearest, read};
 use crate::parts::filters::Declared;
-use crate::parts::{bulkhead, listener, overload, routing, upstream};
+use crate::parts::{bulkhead, listener, overload, routing, upstream, websocket};
 
 /// The route table. Unknown keys are refused; keys that begin with `x-` are free for anchors.
 #[derive(Debug, JsonSchema)]
@@ -190,9 +190,9 @@ pub(crate) struct Route {
     /// Bound the requests of this route that are in progress.
     #[serde(default)]
     pub(crate) bulkhead: Option<bulkhead::Config>,
-    /// Let WebSocket upgrades pass.
+    /// Let WebSocket upgrades pass: `true`, or `{ origins: [...], idle: 5m, max_age: 0s }`.
     #[serde(default)]
-    pub(crate) websocket: bool,
+    pub(crate) websocket: websocket::Config,
     /// For answers and uploads that last: no total time limit and no cap on the body; a pause of 5m
     /// ends them.
     #[serde(default)]

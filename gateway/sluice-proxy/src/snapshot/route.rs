@@ -6,6 +6,7 @@ use crate::lasting::telemetry::metrics::RouteSeries;
 use crate::parts::bulkhead::Bound;
 use crate::parts::filters::Filter;
 use crate::parts::upstream::Upstream;
+use crate::parts::websocket::WebSocket;
 
 /// A route as the request path uses it.
 #[derive(Debug)]
@@ -16,8 +17,8 @@ pub(crate) struct Route {
     /// Where requests go that no filter answered.
     pub(crate) upstream: Option<Arc<Upstream>>,
     pub(crate) bulkhead: Option<Bound>,
-    /// Whether WebSocket upgrades may pass.
-    pub(crate) websocket: bool,
+    /// WebSocket upgrades, where they may pass.
+    pub(crate) websocket: Option<WebSocket>,
     /// Long-lived answers: no total time limit and no cap on the body, an idle limit instead.
     pub(crate) streaming: bool,
     pub(crate) series: Arc<RouteSeries>,

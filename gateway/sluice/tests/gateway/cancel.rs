@@ -49,6 +49,22 @@ async fn logged(gateway: &Gateway, status: u16) {
     assert_eq!(line["reason"], "client_gone", "{line}");
 }
 
+/// A byte of a next request hides that the client has left; the request's own time ends it then.
+#[tokio::test]
+async fn h1_28_who_leaves_with_a_byte_behind_is_waited_for_no_longer_than_the_route_allows() {
+    let rogue = waits_for_the_end("");
+    let config = passing_with(rogue.addr(), "timeouts: { total: 2s },", "");
+    let gateway = Gateway::start(&config).await;
+    let mut client = gateway.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\nG").await;
+    rogue.wait_for_heads(1).await;
+    drop(client);
+    rogue.wait_for_open(0).await;
+    assert_eq!(rogue.complaints(), Vec::<String>::new());
+    all_quiet(&gateway).await;
+    assert_eq!(gateway.log_lines(1).await.len(), 1);
+}
+
 #[tokio::test]
 async fn before_the_answer() {
     let rogue = waits_for_the_end("");

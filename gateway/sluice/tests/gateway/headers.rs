@@ -11,7 +11,8 @@ use sluice_chaos::rogue::Rogue;
 use sluice_chaos::{client, raw};
 
 use crate::configs::passing;
-use crate::support::Gateway;
+use crate::support::{Gateway, refusal};
+use crate::tokens::Key;
 
 async fn from(source: [u8; 4], gateway: &Gateway, headers: &[(&str, &str)]) -> raw::Response {
     let mut client = raw::Client::connect_from(IpAddr::from(source), gateway.http).await;
@@ -355,5 +356,101 @@ async fn via_tells_how_the_request_came() {
     let seen = recorder.wait_for(3).await;
     for (request, version) in seen.iter().zip(["1.0 ", "1.1 ", "2.0 "]) {
         assert!(request.header("via").unwrap().starts_with(version), "{request:?}");
+    }
+}
+
+// === Max-Forwards ===
+
+#[tokio::test]
+async fn hd_09_the_last_hop_of_options_is_answered_here() {
+    let recorder = Recorder::start();
+    let gateway = Gateway::start(&passing(recorder.addr())).await;
+    for (method, given, passed) in [
+        ("OPTIONS", "0", None),
+        ("OPTIONS", "00", None),
+        ("OPTIONS", "1", Some("0")),
+        ("OPTIONS", "070", Some("69")),
+        ("OPTIONS", "-1", Some("-1")),
+        ("OPTIONS", "99999999999999999999", Some("99999999999999999999")),
+        ("GET", "0", Some("0")),
+    ] {
+        let before = recorder.requests().len();
+        let headers = [("Max-Forwards", given)];
+        let answer = gateway.client().await.request(method, "/x", "a", &headers, b"").await;
+        let seen = recorder.requests();
+        let seen = seen.get(before).map(|seen| seen.header("max-forwards").unwrap());
+        assert_eq!(seen, passed, "{method} {given}");
+        if passed.is_none() {
+            assert_eq!(answer.status, 204);
+            assert!(answer.header("allow").unwrap().contains("OPTIONS"));
+        }
+    }
+    // Who has no body to wait for may go on.
+    let mut client = gateway.client().await;
+    for _ in 0..2 {
+        let headers = [("Max-Forwards", "0")];
+        assert_eq!(client.request("OPTIONS", "/x", "a", &headers, b"body").await.status, 204);
+    }
+}
+
+// === Texts of the config ===
+
+#[tokio::test]
+async fn hd_17_line_ends_make_no_field_neither_in_the_config_nor_in_a_request() {
+    let recorder = Recorder::start();
+    let route = |filters: &str| {
+        let service = format!("endpoints: [ {{ address: \"{}\" }} ]", recorder.addr());
+        format!(
+            "upstreams: {{ up: {{ {service} }} }}\nroutes: [ {{ id: r, filters: [ {filters} ], upstream: up }} ]\n"
+        )
+    };
+    for filters in [
+        r#"headers: { request: { set: { X-A: "a\r\nX-Evil: 1" } } }"#,
+        r#"headers: { response: { set: { X-A: "a\nX-Evil: 1" } } }"#,
+        r#"headers: { request: { add: { X-A: "{path}\r\n" } } }"#,
+        r#"headers: { request: { set: { "X-A\r\nX-Evil": "1" } } }"#,
+        r#"rewrite: { host: "a\r\nX-Evil: 1" }"#,
+    ] {
+        let said = refusal(&route(&format!("{{ {filters} }}")));
+        assert!(said.contains("4:") && said.contains("error"), "{said}");
+    }
+    // What a caller may put into a hole: a claim is signed by somebody, but not checked for line ends.
+    let key = Key::new("HS256");
+    let keys = format!("keys: [ {{ kid: k, alg: HS256, secret: \"{}\" }} ]", key.shared);
+    let gateway = Gateway::start(&format!(
+        r#"
+upstreams: {{ up: {{ endpoints: [ {{ address: "{}" }} ] }} }}
+routes:
+  - id: copied
+    match: {{ path: /copied }}
+    filters: [ {{ jwt: {{ {keys}, claims_to_headers: {{ X-A: sub }} }} }} ]
+    upstream: up
+  - id: text
+    match: {{ path: /text }}
+    filters: [ {{ jwt: {{ {keys} }} }}, {{ headers: {{ request: {{ set: {{ X-A: "{{claim.sub}}" }} }} }} }} ]
+    upstream: up
+"#,
+        recorder.addr()
+    ))
+    .await;
+    for (path, sub, told) in [
+        ("/copied", "plain", Some(Some("plain"))),
+        ("/text", "plain", Some(Some("plain"))),
+        // An identity that no field can hold is none.
+        ("/copied", r"a\r\nX-Evil: 1", None),
+        ("/copied", r"a\u0000", None),
+        // A text that no field can hold is left out.
+        ("/text", r"a\r\nX-Evil: 1", Some(None)),
+        ("/text", r"a\u0000", Some(None)),
+    ] {
+        let before = recorder.requests().len();
+        let bearer =
+            format!("Bearer {}", key.token(&format!(r#"{{"exp":9999999999,"sub":"{sub}"}}"#)));
+        let headers = [("Authorization", bearer.as_str()), ("X-A", "said by the client")];
+        let answer = gateway.client().await.request("GET", path, "a", &headers, b"").await;
+        let seen = recorder.requests();
+        let seen = seen.get(before).map(|seen| (seen.header("x-a"), seen.header("x-evil")));
+        assert_eq!(seen, told.map(|told| (told, None)), "{path} {sub}");
+        assert_eq!(answer.status, if told.is_some() { 200 } else { 401 }, "{path} {sub}");
     }
 }

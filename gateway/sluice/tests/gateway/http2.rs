@@ -298,3 +298,33 @@ async fn websocket_over_http2_is_not_offered() {
     // RFC 8441 section 3: SETTINGS_ENABLE_CONNECT_PROTOCOL.
     assert!(settings.payload.chunks(6).all(|setting| setting[..2] != [0, 8]), "{settings:?}");
 }
+
+/// Nothing can be said before the answer over HTTP/2, so a client that waits for leave goes on when its own
+/// patience ends; the body is taken as it comes, and a refusal does not wait for it.
+#[tokio::test]
+async fn h2_22_a_body_that_waits_for_leave_is_read_as_it_comes() {
+    let recorder = Recorder::start();
+    let config = passing(recorder.addr()).replace("path: \"/**\"", "path: /known");
+    let gateway = Gateway::start(&config).await;
+    let head = |path| {
+        block(&[
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":authority", "a"),
+            (":path", path),
+            ("content-length", "5"),
+            ("expect", "100-continue"),
+        ])
+    };
+    let mut talk = Talk::begin(&gateway).await;
+    talk.say(&frame(HEADERS, END_HEADERS, 1, &head("/known"))).await;
+    // The service has the head before the body is there.
+    recorder.wait_for_begun(1).await;
+    talk.say(&frame(DATA, END_STREAM, 1, b"hello")).await;
+    assert!(talk.until(HEADERS).await.is_some_and(|frame| frame.stream == 1));
+    let seen = &recorder.wait_for(1).await[0];
+    assert_eq!((seen.text().as_str(), seen.header("expect")), ("hello", None));
+    talk.say(&frame(HEADERS, END_HEADERS, 3, &head("/unknown"))).await;
+    assert!(talk.until(HEADERS).await.is_some_and(|frame| frame.stream == 3));
+    assert_eq!(gateway.log_lines(2).await[1]["reason"], "no_route");
+}

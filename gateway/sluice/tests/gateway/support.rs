@@ -226,3 +226,18 @@ pub(crate) fn resident(gateway: &Gateway) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
+
+/// What `sluice check` says about a config that it refuses; version and listeners are added.
+pub(crate) fn refusal(config: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("routes.yaml");
+    let head = "version: 1\nlisteners: [ { name: plain, address: \"127.0.0.1:8080\" } ]\n";
+    std::fs::write(&path, format!("{head}{config}")).unwrap();
+    let checked =
+        Command::new(env!("CARGO_BIN_EXE_sluice")).arg("check").arg("--config").arg(&path).output();
+    let checked = checked.unwrap();
+    let said = [checked.stdout, checked.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert_eq!(checked.status.code(), Some(1), "{said}");
+    said
+}

@@ -112,8 +112,9 @@ fn list(words: &[String], at: &Place<'_>, env: &mut Env<'_>) -> Option<Option<He
     Some(HeaderValue::try_from(words.join(", ")).ok())
 }
 
+/// A page's origin, or several.
 #[derive(Debug)]
-enum Origin {
+pub(crate) enum Origin {
     Any,
     Exact(String),
     /// `scheme://` and `.example.com`.
@@ -121,7 +122,7 @@ enum Origin {
 }
 
 impl Origin {
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         if text == "*" {
             return Some(Self::Any);
         }
@@ -143,7 +144,7 @@ impl Origin {
         }
     }
 
-    fn admits(&self, origin: &str) -> bool {
+    pub(crate) fn admits(&self, origin: &str) -> bool {
         match self {
             Self::Any => true,
             Self::Exact(known) => known == origin,

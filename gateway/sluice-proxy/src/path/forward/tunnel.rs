@@ -20,10 +20,9 @@ use crate::base::fault::Fault;
 use crate::base::http1::Stream;
 use crate::lasting::pool::Lease;
 use crate::lasting::tasks::{self, Kind};
+use crate::parts::websocket::Tunnel;
 
 const BUFFER: usize = 16 * 1024;
-/// Longest silence of both sides.
-const IDLE: Duration = Duration::from_secs(300);
 /// How long the other side may take after one has finished.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -31,6 +30,9 @@ const LINGER: Duration = Duration::from_secs(10);
 /// among the endpoint's connections, so that their limits hold for tunnels too.
 pub(super) fn switch(record: &mut Record, head: Parts) -> Result<Response<Body>, Fault> {
     let client = record.upgrade.take().ok_or(Fault::UnexpectedUpgrade)?;
+    let route = record.route.and_then(|index| record.view.routes.get(index));
+    let limits = route.and_then(|route| route.websocket.as_ref()).map(|websocket| websocket.tunnel);
+    let limits = limits.ok_or(Fault::UnexpectedUpgrade)?;
     let lease = record.lease.take().and_then(Lease::into_tunnel);
     let (service, read, permit) = lease.ok_or(Fault::UnexpectedUpgrade)?;
     let in_flight = record.in_flight.take();
@@ -38,7 +40,7 @@ pub(super) fn switch(record: &mut Record, head: Parts) -> Result<Response<Body>,
     let shard = std::sync::Arc::clone(&record.worker.shard);
     shard.tunnels_opened.add(1);
     tasks::local(Kind::Tunnel, async move {
-        if let Err(error) = run(client, service, read).await {
+        if let Err(error) = run(client, service, read, limits).await {
             tracing::debug!(%error, "tunnel ended");
         }
         shard.tunnels_closed.add(1);
@@ -48,7 +50,7 @@ pub(super) fn switch(record: &mut Record, head: Parts) -> Result<Response<Body>,
 }
 
 /// `read` came from the service with its answer.
-async fn run(client: OnUpgrade, service: Stream, read: Bytes) -> io::Result<()> {
+async fn run(client: OnUpgrade, service: Stream, read: Bytes, limits: Tunnel) -> io::Result<()> {
     let limit = clock::deadline(clock::now().after(LINGER));
     let client = tokio::time::timeout_at(limit, client)
         .await
@@ -65,7 +67,8 @@ async fn run(client: OnUpgrade, service: Stream, read: Bytes) -> io::Result<()> 
     tokio::select! {
         done = &mut up => { done?; linger(down).await }
         done = &mut down => { done?; linger(up).await }
-        () = silence(&active) => Err(io::ErrorKind::TimedOut.into()),
+        () = silence(&active, limits.idle) => Err(io::ErrorKind::TimedOut.into()),
+        () = age(limits.max_age) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 
@@ -92,12 +95,21 @@ async fn linger(other: impl Future<Output = io::Result<()>>) -> io::Result<()> {
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn silence(active: &Cell<Moment>) {
+/// Until nothing has moved for so long.
+async fn silence(active: &Cell<Moment>, idle: Duration) {
     loop {
-        let limit = active.get().after(IDLE);
+        let limit = active.get().after(idle);
         if clock::now() >= limit {
             return;
         }
         tokio::time::sleep_until(clock::deadline(limit)).await;
+    }
+}
+
+/// Until a tunnel that began now is too old; for ever where it may be.
+async fn age(most: Option<Duration>) {
+    match most {
+        Some(most) => tokio::time::sleep_until(clock::deadline(clock::now().after(most))).await,
+        None => std::future::pending().await,
     }
 }

@@ -127,6 +127,7 @@ impl<'a> Compiler<'a> {
                 Some(config.build(&owner, &at.field("bulkhead"), &mut self.env)?)
             }
         };
+        let websocket = declared.websocket.build(&at.field("websocket"), &mut self.env);
         let outline = Outline {
             hosts: matching.hosts.clone(),
             path: matching.path.or(matching.path_regex).unwrap_or_else(|| "/**".to_owned()),
@@ -140,7 +141,7 @@ impl<'a> Compiler<'a> {
             chain,
             upstream,
             bulkhead,
-            websocket: declared.websocket,
+            websocket,
             streaming: declared.streaming,
             series: self.series(&declared.id),
             outline,
@@ -194,7 +195,7 @@ impl<'a> Compiler<'a> {
             Kind::Service(service) => service.protocol == Protocol::Http2,
             Kind::Builtin(_) => false,
         };
-        if declared.websocket && found.is_some_and(|upstream| over_http2(&upstream)) {
+        if declared.websocket.is_on() && found.is_some_and(|upstream| over_http2(&upstream)) {
             self.env
                 .problems
                 .error(&at.field("websocket"), format!("upstream `{name}` is spoken to in HTTP/2"))
