@@ -7,6 +7,7 @@
 mod bench;
 mod budget;
 mod deny;
+mod fuzz;
 mod gate;
 mod pgo;
 mod shell;
@@ -27,6 +28,8 @@ usage: cargo xtask <verb>
   budget [--write]  instructions and allocations of a request, against benches/budgets.json
   pgo               a release build guided by what the benchmarks do
   ci                lint, deny, test and budget, with the time of each
+  fuzz [TARGET...] [SECONDS]
+                    random inputs for all targets or those named, 60 s each
   soak              the second tier: long tests, named long_*";
 
 fn main() -> ExitCode {
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         ["budget", "--write"] => budget::run(&shell, true),
         ["pgo"] => pgo::run(&shell),
         ["ci"] => gate::ci(&shell),
+        ["fuzz", words @ ..] => fuzz::run(&shell, words),
         ["soak"] => gate::soak(&shell),
         ["help" | "--help" | "-h"] => {
             shell.say(USAGE);

@@ -58,7 +58,8 @@ fn build(shell: &Shell, folder: &Path, host: &str, flags: &str) -> Result<PathBu
     Ok(folder.join(host).join("release/sluice"))
 }
 
-fn host(shell: &Shell) -> Result<String, Failure> {
+/// The triple of this machine.
+pub(crate) fn host(shell: &Shell) -> Result<String, Failure> {
     let mut rustc = shell.command("rustc");
     rustc.arg("-vV");
     let said = shell.capture(rustc)?;

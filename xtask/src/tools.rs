@@ -53,9 +53,33 @@ const REDIS: Tool = Tool {
     },
 };
 
+const NGINX: Tool = Tool {
+    name: "nginx",
+    asks_version: "-v",
+    ends_with: 0,
+    wanted_by: "a service of another make, and comparison",
+    package: "nginx",
+    source: Source::Unpack { packages: &["nginx"], program: "usr/sbin/nginx", libraries: &[] },
+};
+
+const HAPROXY: Tool = Tool {
+    name: "haproxy",
+    asks_version: "-v",
+    ends_with: 0,
+    wanted_by: "a service of another make, and comparison",
+    package: "haproxy",
+    source: Source::Unpack {
+        packages: &["haproxy"],
+        program: "usr/sbin/haproxy",
+        libraries: &["liblua5.3-0", "libopentracing-c-wrapper0"],
+    },
+};
+
 /// What tests need.
-const TOOLS: [Tool; 5] = [
+const TOOLS: [Tool; 7] = [
     REDIS,
+    NGINX,
+    HAPROXY,
     Tool {
         name: "faketime",
         asks_version: "--version",
@@ -98,30 +122,9 @@ const TOOLS: [Tool; 5] = [
     },
 ];
 
-/// Beside Sluice in benchmarks, in front of it in long tests.
-const HAPROXY: Tool = Tool {
-    name: "haproxy",
-    asks_version: "-v",
-    ends_with: 0,
-    wanted_by: "comparison, and clients behind a proxy",
-    package: "haproxy",
-    source: Source::Unpack {
-        packages: &["haproxy"],
-        program: "usr/sbin/haproxy",
-        libraries: &["liblua5.3-0", "libopentracing-c-wrapper0"],
-    },
-};
-
 /// What `cargo xtask bench` needs besides.
 const BENCH_TOOLS: [Tool; 4] = [
-    Tool {
-        name: "nginx",
-        asks_version: "-v",
-        ends_with: 0,
-        wanted_by: "the proxy that all others are compared with",
-        package: "nginx",
-        source: Source::Unpack { packages: &["nginx"], program: "usr/sbin/nginx", libraries: &[] },
-    },
+    NGINX,
     HAPROXY,
     Tool {
         name: "wrk",
@@ -170,8 +173,25 @@ const BENCH_EXTRAS: [Tool; 4] = [
     REDIS,
 ];
 
-/// What `cargo xtask soak` needs besides.
-const SOAK_TOOLS: [Tool; 1] = [HAPROXY];
+/// What the second tier needs besides.
+const SOAK_TOOLS: [Tool; 2] = [
+    Tool {
+        name: "node",
+        asks_version: "--version",
+        ends_with: 0,
+        wanted_by: "a service of another make",
+        package: "nodejs",
+        source: Source::Install(&["nodejs"]),
+    },
+    Tool {
+        name: "python3",
+        asks_version: "--version",
+        ends_with: 0,
+        wanted_by: "a service of another make",
+        package: "python3",
+        source: Source::Install(&["python3"]),
+    },
+];
 
 /// What it can do without.
 const SOAK_EXTRAS: [Tool; 1] = [Tool {
@@ -191,6 +211,16 @@ const BUDGET_TOOLS: [Tool; 1] = [Tool {
     wanted_by: "counting instructions",
     package: "valgrind",
     source: Source::Install(&["valgrind"]),
+}];
+
+/// What `cargo xtask fuzz` needs besides: libFuzzer comes as C++.
+const FUZZ_TOOLS: [Tool; 1] = [Tool {
+    name: "c++",
+    asks_version: "--version",
+    ends_with: 0,
+    wanted_by: "building libFuzzer",
+    package: "g++",
+    source: Source::Install(&["g++"]),
 }];
 
 /// How many characters of a program's own words about its version are shown.
@@ -227,6 +257,11 @@ fn ensure_extras(shell: &Shell, what: &str, extras: &'static [Tool]) {
 /// The same for what counting costs needs.
 pub(crate) fn ensure_for_budget(shell: &Shell) -> Result<(), Failure> {
     ensure_all(shell, &BUDGET_TOOLS)
+}
+
+/// The same for building the fuzz targets.
+pub(crate) fn ensure_for_fuzz(shell: &Shell) -> Result<(), Failure> {
+    ensure_all(shell, &FUZZ_TOOLS)
 }
 
 /// Leaves a link to a program that was built here among those that were fetched.
@@ -318,9 +353,9 @@ mod tests {
         for tool in &TOOLS {
             assert!(text.contains(tool.name) && text.contains(tool.wanted_by), "{text}");
         }
-        assert!(
-            text.contains("--no-install-recommends redis-server faketime prometheus openssl curl")
-        );
+        assert!(text.contains(
+            "--no-install-recommends redis-server nginx haproxy faketime prometheus openssl curl"
+        ));
     }
 
     #[test]

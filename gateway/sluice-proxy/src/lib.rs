@@ -11,6 +11,8 @@
 
 mod base;
 mod doors;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod lasting;
 mod parts;
 mod path;

@@ -314,7 +314,10 @@ fn crate_file(path: &str) -> PathBuf {
 
 /// Every Rust file of the workspace.
 fn code() -> Vec<PathBuf> {
-    ["gateway", "benches", "xtask"].iter().flat_map(|top| below(&root().join(top), "rs")).collect()
+    ["gateway", "benches", "fuzz", "xtask"]
+        .iter()
+        .flat_map(|top| below(&root().join(top), "rs"))
+        .collect()
 }
 
 /// Every page: those at the root and those in `docs`.

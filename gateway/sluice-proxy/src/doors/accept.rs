@@ -190,7 +190,8 @@ fn share(worker: &Worker, listener: &Listener) -> usize {
     all.div_ceil(worker.siblings).clamp(1, Semaphore::MAX_PERMITS)
 }
 
-fn peer(listener: &Listener, address: SocketAddr, port: u16, place: Seats) -> Peer {
+/// What is known of a connection when it is accepted.
+pub(crate) fn peer(listener: &Listener, address: SocketAddr, port: u16, place: Seats) -> Peer {
     Peer {
         address,
         address_value: connection::proxied::text(address.ip()),

@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream;
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     Memory(tokio::io::DuplexStream),
 }
 
@@ -27,7 +27,7 @@ impl Stream {
             }
             // Session tickets come unasked and are no answer: only TLS itself can tell.
             Self::Tls(_) => self.is_pending(&mut byte),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "fuzzing"))]
             Self::Memory(_) => self.is_pending(&mut byte),
         }
     }
@@ -55,7 +55,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "fuzzing"))]
             Self::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -70,7 +70,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "fuzzing"))]
             Self::Memory(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -83,7 +83,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "fuzzing"))]
             Self::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
@@ -96,7 +96,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "fuzzing"))]
             Self::Memory(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -105,7 +105,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "fuzzing"))]
             Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

@@ -189,7 +189,8 @@ pub(crate) struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn new(out: &'a mut Vec<u8>, mask: &'a Mask) -> Self {
+    /// Writes members, without the braces around them, to the end of `out`.
+    pub(crate) fn new(out: &'a mut Vec<u8>, mask: &'a Mask) -> Self {
         let start = out.len();
         Self { out, mask, start, full: false, truncated: false }
     }
@@ -245,7 +246,8 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn end(mut self) {
+    /// Says whether something is missing in it.
+    pub(crate) fn end(mut self) {
         if self.truncated {
             self.flag("truncated", true);
         }

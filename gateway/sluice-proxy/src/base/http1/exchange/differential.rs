@@ -1,99 +1,9 @@
 //! The same bytes read by this codec and by hyper's client. What we accept, hyper must read alike;
 //! what hyper accepts and we do not must be one of the strictnesses listed here.
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty};
-use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
-use super::*;
-
-/// Status, fields in order of arrival by name, body, trailers, and whether it ended well.
-type Reading = (u16, Vec<(String, Vec<u8>)>, Vec<u8>, bool);
-
-async fn read<B>(answer: http::Response<B>) -> Reading
-where
-    B: http_body::Body<Data = Bytes> + Unpin,
-{
-    let (head, mut body) = answer.into_parts();
-    let mut fields: Vec<(String, Vec<u8>)> = head
-        .headers
-        .iter()
-        // An overruled length, and what ends at this hop, is left in place by hyper.
-        .filter(|(name, _)| *name != http::header::CONTENT_LENGTH && *name != "x")
-        .filter(|(name, _)| crate::base::hop::index(name.as_str()).is_none())
-        .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
-        .collect();
-    fields.sort();
-    let mut data = Vec::new();
-    let whole = loop {
-        match body.frame().await {
-            None => break true,
-            Some(Err(_)) => break false,
-            Some(Ok(frame)) => {
-                if let Ok(bytes) = frame.into_data() {
-                    data.extend_from_slice(&bytes);
-                }
-            }
-        }
-    };
-    (head.status.as_u16(), fields, data, whole)
-}
-
-/// Waits for the request, answers with `wire`, and closes.
-async fn serve(mut far: DuplexStream, wire: &[u8]) {
-    let mut request = [0; 256];
-    assert!(far.read(&mut request).await.unwrap() > 0);
-    far.write_all(wire).await.unwrap();
-    far.shutdown().await.unwrap();
-    std::future::pending().await
-}
-
-async fn ours(wire: &[u8]) -> Option<Reading> {
-    let (near, far) = duplex(256 * 1024);
-    let exchange = Exchange::new(Stream::Memory(near));
-    let (target, fields) = (http::Uri::from_static("/"), http::HeaderMap::new());
-    let host = http::HeaderValue::from_static("a");
-    let head = Head {
-        method: &http::Method::GET,
-        target: &target,
-        host: &host,
-        fields: &fields,
-        added: &Nothing,
-        trailers: true,
-        websocket: false,
-    };
-    let asking = async {
-        exchange.begin(head, Upload::empty());
-        let answer = exchange.answer().await.ok()?;
-        Some(read(answer).await)
-    };
-    tokio::select! {
-        reading = asking => reading,
-        () = serve(far, wire) => None,
-    }
-}
-
-async fn theirs(wire: &[u8]) -> Option<Reading> {
-    let (near, far) = duplex(256 * 1024);
-    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-        .max_buf_size(64 * 1024)
-        .handshake::<_, Empty<Bytes>>(TokioIo::new(near))
-        .await
-        .ok()?;
-    let asking = async {
-        let request = http::Request::get("/").header("host", "a").body(Empty::new()).unwrap();
-        let answer = sender.send_request(request).await.ok()?;
-        Some(read(answer).await)
-    };
-    tokio::select! {
-        reading = asking => reading,
-        () = serve(far, wire) => None,
-        // The end of the connection may be noticed first; what was read is told all the same.
-        _ = async { let _ = connection.await; std::future::pending::<()>().await } => None,
-    }
-}
+use crate::fuzzing::readings;
 
 /// Lines from which heads are made: sound ones, odd ones, and wrong ones.
 const LINES: [&str; 22] = [
@@ -207,7 +117,7 @@ fn is_strictness(wire: &[u8]) -> bool {
 
 fn compare(wire: &[u8]) -> Result<(), TestCaseError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (our, their) = runtime.block_on(async { (ours(wire).await, theirs(wire).await) });
+    let (our, their) = runtime.block_on(readings(wire));
     match (our, their) {
         (Some(our), Some(their)) => {
             let (short, long) = (our.2.len().min(their.2.len()), our.2.len());

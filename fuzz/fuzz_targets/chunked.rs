@@ -1,0 +1,4 @@
+//! Bodies in chunks.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sluice_proxy::fuzzing::check("chunked", data));

@@ -1,0 +1,4 @@
+//! Bearer tokens.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| sluice_proxy::fuzzing::check("token", data));
