@@ -40,7 +40,7 @@ pub enum PathFault {
     Backslash,
     /// It holds `%2F` where the policy refuses that.
     EncodedSlash,
-    /// A dot segment is dressed up, such as `..;` or `..%2F`.
+    /// A dot segment, or an empty one, is dressed up, such as `..;`, `..%2F` or `/;x/`.
     HiddenDots,
     /// Its dot segments lead above the root.
     AboveRoot,
@@ -151,6 +151,7 @@ fn is_canonical(bytes: &[u8]) -> bool {
             SLASH => match tail {
                 [b'/', ..] => return false,
                 [b'.', after @ ..] if may_be_dots(after) => return false,
+                [b';', ..] | [b'%', b'3', b'B', ..] => return false,
                 _ => tail,
             },
             PERCENT => match tail {
@@ -267,16 +268,14 @@ fn remove_dots(plain: &str) -> Result<String, PathFault> {
     Ok(out)
 }
 
-/// Servlet containers drop `;parameters` before they resolve dots, and decoders of `%2F` see more
-/// segments than we do. Either would walk upwards behind the matcher's back.
+/// Servlet containers drop `;parameters` before they resolve dots and merge slashes, and decoders of
+/// `%2F` see more segments than we do. Either would walk upwards, or take a segment for none, behind
+/// the matcher's back.
 fn refuse_hidden_dots(segment: &str) -> Result<(), PathFault> {
     let hidden = segment.split("%2F").any(|piece| {
-        let rest = piece.strip_prefix("..").or_else(|| piece.strip_prefix('.'));
-        match rest {
-            Some("") => true,
-            Some(rest) => rest.starts_with(';') || rest.starts_with("%3B"),
-            None => false,
-        }
+        let rest = piece.strip_prefix("..").or_else(|| piece.strip_prefix('.')).unwrap_or(piece);
+        let dots = rest.len() < piece.len();
+        rest.starts_with(';') || rest.starts_with("%3B") || rest.is_empty() && dots
     });
     if hidden { Err(PathFault::HiddenDots) } else { Ok(()) }
 }
@@ -330,6 +329,19 @@ mod tests {
         ] {
             assert_eq!(canon(raw), Err(PathFault::HiddenDots), "{raw}");
         }
+    }
+
+    #[test]
+    fn p01_parameters_alone_are_no_segment() {
+        let keep = PathPolicy { encoded_slash: EncodedSlash::Keep };
+        for raw in
+            ["/;/admin", "/;a=b/admin", "/x/;", "//;admin//%61dmin/;x", "/%3b/admin", "/%3Bx"]
+        {
+            assert_eq!(canon(raw), Err(PathFault::HiddenDots), "{raw}");
+        }
+        assert_eq!(path_with("/a%2F;b", &keep), Err(PathFault::HiddenDots));
+        assert_eq!(path_with("/a%2F%2Fb", &keep).as_deref(), Ok("/a%2F%2Fb"));
+        assert_eq!(canon("/a;b=c/d").as_deref(), Ok("/a;b=c/d"));
     }
 
     #[test]

@@ -257,8 +257,8 @@ impl RequestLine {
         }
         let from = start + method + 1;
         let ordinary = target.first() == Some(&b'/') && target.iter().all(|b| is(*b, ORDINARY));
-        // The parser takes targets for text.
-        if !ordinary && std::str::from_utf8(target).is_err() {
+        // The parser takes targets for text without blanks.
+        if !ordinary && (target.contains(&b'\t') || std::str::from_utf8(target).is_err()) {
             return Err(Refusal::Malformed);
         }
         Ok(Self { target: from..from + target.len(), ordinary, old })

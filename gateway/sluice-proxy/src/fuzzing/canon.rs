@@ -85,11 +85,13 @@ fn units(mut raw: &[u8], keep: bool) -> Option<Vec<Unit>> {
     Some(units)
 }
 
-/// One or two dots, alone or with parameters: only in disguise, since plain ones were resolved.
+/// One or two dots, alone or with parameters, or parameters alone: only in disguise, since plain ones
+/// were resolved.
 fn poses_as_dots(piece: &[Unit]) -> bool {
     let semicolon = |unit: &Unit| matches!(unit, Unit::Plain(b';') | Unit::Escaped(b';'));
     let name = piece.split(semicolon).next().unwrap_or_default();
-    matches!(name.len(), 1 | 2) && name.iter().all(|unit| *unit == Unit::Plain(b'.'))
+    let dots = name.iter().all(|unit| *unit == Unit::Plain(b'.'));
+    !piece.is_empty() && name.len() < 3 && dots
 }
 
 fn write(units: &[Unit]) -> String {

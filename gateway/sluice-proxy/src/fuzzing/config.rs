@@ -14,7 +14,8 @@ const REQUESTS: [&str; 4] = [
 ];
 
 pub(super) fn check(data: &[u8]) {
-    let source = Source { name: "r".to_owned(), text: String::from_utf8_lossy(data).into_owned() };
+    let source =
+        Source { name: "r".to_owned(), text: String::from_utf8_lossy(data).into_owned().into() };
     // What the text names must not be read but from folders that are not there.
     if names_a_file(&source.text) {
         return;

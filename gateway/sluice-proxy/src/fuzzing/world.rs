@@ -68,7 +68,8 @@ impl World {
     /// Routes, filters and upstreams under a plain head.
     pub(super) fn new(config: &str) -> Self {
         let head = "version: 1\nlisteners: [ { name: l, address: \"127.0.0.1:8080\" } ]\n";
-        let source = Source { name: "routes.yaml".to_owned(), text: format!("{head}{config}") };
+        let source =
+            Source { name: "routes.yaml".to_owned(), text: format!("{head}{config}").into() };
         let (snapshot, _) = compiled(&source).unwrap_or_else(|problems| panic!("{problems:?}"));
         Self::of(snapshot)
     }

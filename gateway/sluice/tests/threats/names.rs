@@ -94,7 +94,7 @@ pub(crate) const ROWS: &[Row] = &[
     (
         "P-01",
         "dot segments, plain or encoded, and `..;`",
-        "resolved before matching; above the root, and `..;`, 400 `path_invalid`",
+        "resolved before matching; above the root, `..;`, and parameters alone, 400 `path_invalid`",
     ),
     ("P-02", "encoded or turned slashes", "400 `path_invalid`"),
     ("P-03", "encoding of encoding", "decoded once at most"),

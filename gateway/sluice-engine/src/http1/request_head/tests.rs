@@ -209,3 +209,12 @@ fn sizes() {
     assert_eq!(RequestHead::new(LIMIT).read(&vec![b'a'; LIMIT + 1]), Err(Refusal::TooLarge));
     assert_eq!(RequestHead::new(LIMIT).read(&vec![b'\n'; LIMIT + 1]), Err(Refusal::TooLarge));
 }
+
+/// Behind the gate nobody would have answered it: the parser refuses what it was given.
+#[test]
+fn a_tab_in_the_target_is_no_target() {
+    for target in ["/\t", "\t", "/a\tb", "/?\t"] {
+        let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(judge(head.as_bytes()), Err(Refusal::Malformed), "{target:?}");
+    }
+}
