@@ -76,11 +76,11 @@ impl Cutter {
     }
 }
 
-/// Resident memory of this process, bytes: the second field of statm, in pages (proc(5)).
+/// Resident memory of this process, bytes (proc(5)); `VmRSS` is in KiB, whatever a page is.
 fn resident() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    pages.checked_mul(rustix::param::page_size() as u64)
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]

@@ -21,8 +21,9 @@ use crate::base::clock;
 use crate::base::problem::{Problems, render};
 use crate::base::yaml::Source;
 use crate::lasting::telemetry::access::{Output, Writer};
+use crate::parts::env::digest;
 use crate::parts::upstream::{discovery, probe};
-use crate::snapshot::compile::{Input, Snapshot, Workshop, compile, hash};
+use crate::snapshot::compile::{Input, Snapshot, Workshop, compile};
 
 /// Quiet time after a change before the file is read.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -263,20 +264,26 @@ impl Reloader {
         self.seen.as_ref() != Some(&self.fingerprint(&self.shared.live.snapshot()))
     }
 
-    /// Remembers the config that was compiled, which may not be the one that is there by now.
+    /// Remembers the config and the files that were compiled, which may not be those that are there by now.
     fn remember(&mut self, snapshot: &Snapshot) {
         let config = match &self.origin {
             Origin::File(_) => snapshot.hash.clone(),
             Origin::Embedded(_) => String::new(),
         };
-        self.seen = Some(with_files(config, snapshot));
+        let read = &snapshot.settings.read;
+        let digests = snapshot
+            .settings
+            .files
+            .iter()
+            .map(|file| read.get(file).map_or_else(|| digest(&content(file)), String::clone));
+        self.seen = Some(digests.fold(config, |all, one| all + &one));
     }
 
     /// Changes when any file's content does. A file that cannot be read counts as empty: its loss is
     /// news once, and its return again.
     fn fingerprint(&self, snapshot: &Snapshot) -> String {
         let config = match &self.origin {
-            Origin::File(path) => hash(&content(path)),
+            Origin::File(path) => digest(&content(path)),
             Origin::Embedded(_) => String::new(),
         };
         with_files(config, snapshot)
@@ -285,14 +292,14 @@ impl Reloader {
 
 fn with_files(mut all: String, snapshot: &Snapshot) -> String {
     for file in &snapshot.settings.files {
-        all.push_str(&hash(&content(file)));
+        all.push_str(&digest(&content(file)));
     }
     all
 }
 
 /// Wiped after a look at it: it may be a key.
-fn content(file: &Path) -> Zeroizing<String> {
-    std::fs::read_to_string(file).unwrap_or_default().into()
+fn content(file: &Path) -> Zeroizing<Vec<u8>> {
+    std::fs::read(file).unwrap_or_default().into()
 }
 
 /// A file cut off by a full disk or a half-done copy is often valid, only shorter.

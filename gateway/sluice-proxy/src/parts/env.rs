@@ -6,6 +6,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
+
 use zeroize::Zeroizing;
 
 use crate::base::problem::Problems;
@@ -32,8 +34,9 @@ pub(crate) struct Env<'a> {
     pub(crate) may_write: bool,
     /// Names of limits so far, to find two that would share their counts.
     pub(crate) limits: HashSet<String>,
-    /// Files read so far; a change of one of them is a change of the config.
-    pub(crate) files: Vec<PathBuf>,
+    /// Files read so far with the [`digest`]s of what was read; a change of one of them is a change of the
+    /// config.
+    pub(crate) files: Vec<(PathBuf, String)>,
 }
 
 /// Where a filter stands: whose it is, and what the owner's path captures.
@@ -60,9 +63,11 @@ impl Env<'_> {
     /// Reads a file the config names, or records why not. It is wiped after use: it may be a key.
     pub(crate) fn file(&mut self, at: &Place<'_>, path: &str) -> Option<Zeroizing<Vec<u8>>> {
         let full = self.path(path);
-        self.files.push(full.clone());
-        match read_bounded(&full) {
-            Ok(bytes) => Some(Zeroizing::new(bytes)),
+        let read = read_bounded(&full).map(Zeroizing::new);
+        let seen = read.as_ref().map_or(&[][..], |bytes| bytes);
+        self.files.push((full, digest(seen)));
+        match read {
+            Ok(bytes) => Some(bytes),
             Err(error) => {
                 self.problems
                     .error(at, format!("cannot read `{path}`: {error}"))
@@ -71,6 +76,12 @@ impl Env<'_> {
             }
         }
     }
+}
+
+/// First 16 hex digits of the SHA-256.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    let digest = digest::digest(&digest::SHA256, bytes);
+    digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether anybody on this machine may read it.

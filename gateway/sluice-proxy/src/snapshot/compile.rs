@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
 use sluice_engine::cidr;
 use sluice_engine::matcher::{MethodSet, Router};
 
@@ -17,7 +16,7 @@ use crate::base::problem::Problems;
 use crate::base::yaml::{Lookup, Node, Place, Source, parse};
 use crate::lasting::retained::Retained;
 use crate::lasting::telemetry::metrics::{Metrics, RouteSeries};
-use crate::parts::env::{Env, Owner};
+use crate::parts::env::{Env, Owner, digest};
 use crate::parts::filters::Filter;
 use crate::parts::listener::Listener;
 use crate::parts::routing;
@@ -88,7 +87,8 @@ pub(crate) fn compile(
             limits: HashSet::new(),
             files: Vec::new(),
         };
-        Compiler { config: &config, root: &root, env }.snapshot(hash(&input.source.text))
+        Compiler { config: &config, root: &root, env }
+            .snapshot(digest(input.source.text.as_bytes()))
     });
     match snapshot {
         Some(snapshot) if !problems.has_errors() => Ok((snapshot, problems)),
@@ -99,12 +99,6 @@ pub(crate) fn compile(
             Err(problems)
         }
     }
-}
-
-/// First 16 hex digits of the text's SHA-256.
-pub(crate) fn hash(text: &str) -> String {
-    let digest = digest::digest(&digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 struct Compiler<'a> {
@@ -282,5 +276,45 @@ impl Snapshot {
                 background.clear();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::yaml::Source;
+
+    struct Nothing;
+
+    impl Lookup for Nothing {
+        fn env(&self, _: &str) -> Option<String> {
+            None
+        }
+
+        fn file(&self, _: &str) -> std::io::Result<String> {
+            Err(std::io::ErrorKind::NotFound.into())
+        }
+    }
+
+    /// A key that was replaced while its config was compiled must still be news.
+    #[test]
+    fn a_snapshot_remembers_what_was_read_and_not_what_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("secret.key");
+        let first = "first-0123456789-0123456789-0123456789";
+        std::fs::write(&key, first).unwrap();
+        let text = "version: 1\nlisteners: [{ name: main, address: \"127.0.0.1:0\" }]\n\
+            upstreams: { echo: { builtin: echo } }\nroutes: [{ id: a, upstream: echo, filters: \
+            [{ jwt: { keys: [{ kid: main, alg: HS256, secret_file: secret.key }] } }] }]\n";
+        let source = Source { name: "routes.yaml".to_owned(), text: text.to_owned().into() };
+        let input =
+            Input { source: &source, base: folder.path(), lookup: &Nothing, may_write: false };
+        let workshop = Workshop {
+            retained: Arc::new(Retained::default()),
+            metrics: Arc::new(Metrics::new(1)),
+        };
+        let (snapshot, _) = compile(&input, &workshop).unwrap();
+        std::fs::write(&key, "second").unwrap();
+        assert_eq!(snapshot.settings.read.get(&key), Some(&digest(first.as_bytes())));
     }
 }

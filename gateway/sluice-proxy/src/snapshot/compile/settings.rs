@@ -1,18 +1,20 @@
 //! What is said once for the whole gateway. Each setting is judged on its own, so that one bad
 //! setting does not hide the next.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_engine::mask::Mask;
 
-use super::{Compiler, hash};
+use super::Compiler;
 use crate::base::respond::Envelope;
 use crate::base::yaml::Place;
 use crate::lasting::redis::Target;
 use crate::lasting::telemetry::access::Output;
 use crate::lasting::telemetry::privacy;
+use crate::parts::env::digest;
 use crate::parts::overload::Overload;
 use crate::parts::upstream::discovery;
 use crate::snapshot::config;
@@ -45,12 +47,15 @@ pub(crate) struct Settings {
     pub(crate) allow_shrink: bool,
     /// Files the config names, which are watched like the config itself.
     pub(crate) files: Vec<PathBuf>,
+    /// What was read of them, as digests; the files may hold something else by now.
+    pub(crate) read: BTreeMap<PathBuf, String>,
 }
 
 impl Settings {
     /// With all files that were read to compile the config.
-    pub(super) fn watching(mut self, read: Vec<PathBuf>) -> Self {
-        self.files.extend(read);
+    pub(super) fn watching(mut self, read: Vec<(PathBuf, String)>) -> Self {
+        self.files.extend(read.iter().map(|(path, _)| path.clone()));
+        self.read = read.into_iter().collect();
         self.files.sort();
         self.files.dedup();
         self
@@ -92,6 +97,7 @@ impl Compiler<'_> {
             shutdown: config.shutdown,
             allow_shrink: config.allow_shrink,
             files,
+            read: BTreeMap::new(),
         })
     }
 
@@ -144,7 +150,7 @@ impl Compiler<'_> {
         }
         match Target::new(url) {
             Ok(target) => {
-                let name = format!("redis {}", hash(url));
+                let name = format!("redis {}", digest(url.as_bytes()));
                 self.env.redis = Some(self.env.retained.cell(&name, || target));
             }
             Err(_) => {

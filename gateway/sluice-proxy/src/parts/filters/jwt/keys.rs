@@ -13,7 +13,7 @@ use super::claims::Claims;
 use crate::base::fault::Fault;
 use crate::base::units::Secret;
 use crate::base::yaml::Place;
-use crate::parts::env::Env;
+use crate::parts::env::{Env, digest};
 
 /// Bytes an HMAC secret needs at least (RFC 7518 section 3.2).
 const MIN_SECRET: usize = 32;
@@ -155,8 +155,10 @@ impl KeyConfig {
                 let place = at.field("secret_file");
                 let full = env.path(path);
                 if env.development && !full.exists() {
-                    env.files.push(full.clone());
-                    return Some(development_secret(&full, env.may_write));
+                    let secret = development_secret(&full, env.may_write);
+                    let made = Zeroizing::new(std::fs::read(&full).unwrap_or_default());
+                    env.files.push((full, digest(&made)));
+                    return Some(secret);
                 }
                 (trim_newline(env.secret_file(&place, path)?), place)
             }
