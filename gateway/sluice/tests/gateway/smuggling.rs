@@ -178,7 +178,7 @@ async fn long_services_of_five_makes_see_the_requests_that_were_admitted() {
         Backend::python().await,
     ];
     let mut cases = cases::table();
-    cases::generated(&mut cases, 1_500);
+    cases::generated(&mut cases, 6_000);
     let served = compare(backends, cases).await;
     assert!(served > 1_000, "only {served} requests were served");
 }
