@@ -55,9 +55,9 @@ fn build_pingora(shell: &Shell) -> Result<(), Failure> {
 }
 
 /// The release build of the tree, as it would be shipped.
-fn build(shell: &Shell) -> Result<String, Failure> {
+pub(crate) fn build(shell: &Shell) -> Result<String, Failure> {
     let words = ["build", "--locked", "--release", "--package", "sluice", "--message-format=json"];
-    shell.say("xtask bench: building Sluice, which takes minutes when something has changed");
+    shell.say("xtask: building Sluice, which takes minutes when something has changed");
     let said = shell.capture(shell.cargo(&words))?;
     let built = said.lines().rev().find_map(executable);
     built.ok_or_else(|| Failure("cargo named no program it had built".into()))

@@ -6,6 +6,7 @@
 
 mod bench;
 mod budget;
+mod conformance;
 mod deny;
 mod fuzz;
 mod gate;
@@ -27,6 +28,8 @@ usage: cargo xtask <verb>
   bench [OPTIONS]   Sluice beside other proxies; --help tells the options
   budget [--write]  instructions and allocations of a request, against benches/budgets.json
   pgo               a release build guided by what the benchmarks do
+  conformance [--only WORD] [--sluice PROGRAM] [--write-docs]
+                    clients and scanners that others wrote, against Sluice, nginx and HAProxy
   ci                lint, deny, test and budget, with the time of each
   fuzz [TARGET...] [SECONDS]
                     random inputs for all targets or those named, 60 s each
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         ["budget"] => budget::run(&shell, false),
         ["budget", "--write"] => budget::run(&shell, true),
         ["pgo"] => pgo::run(&shell),
+        ["conformance", options @ ..] => conformance::run(&shell, options),
         ["ci"] => gate::ci(&shell),
         ["fuzz", words @ ..] => fuzz::run(&shell, words),
         ["soak"] => gate::soak(&shell),

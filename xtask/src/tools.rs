@@ -4,6 +4,7 @@
 //! counts as present only when it has answered with its version: a file that lacks its libraries
 //! would make tests fail with a riddle. Nothing here may leave a service running.
 
+mod clients;
 mod debian;
 mod wheel;
 
@@ -236,6 +237,14 @@ pub(crate) fn ensure_for_soak(shell: &Shell) -> Result<(), Failure> {
     ensure(shell)?;
     ensure_all(shell, &SOAK_TOOLS)?;
     ensure_extras(shell, "soak", &SOAK_EXTRAS);
+    Ok(())
+}
+
+/// The same for clients and scanners that others wrote, and the proxies they are tried on besides.
+pub(crate) fn ensure_for_conformance(shell: &Shell) -> Result<(), Failure> {
+    ensure(shell)?;
+    ensure_extras(shell, "conformance", &BENCH_TOOLS);
+    ensure_extras(shell, "conformance", &clients::CLIENTS);
     Ok(())
 }
 

@@ -46,22 +46,42 @@ async fn h2_01_streams_that_are_reset_at_once_end_the_connection() {
     others_are_served(&gateway).await;
 }
 
-/// The gateway is made to reset the streams itself: by windows that do not move, and by bodies that
-/// come after the end.
+/// The gateway is made to reset the streams itself, in each way there is: windows that do not move or
+/// move too far, frames after the end, priorities that are none, heads and lengths that are wrong.
 #[tokio::test]
 async fn h2_02_streams_that_the_gateway_is_made_to_reset_end_the_connection() {
-    for (kind, payload) in [(WINDOW_UPDATE, &[0; 4][..]), (DATA, b"late")] {
+    const PRIORITY: u8 = 2;
+    type Form = (&'static str, &'static [(&'static str, &'static str)], u8, fn(u32) -> Vec<u8>);
+    let forms: [Form; 8] = [
+        ("a window that does not move", &[], WHOLE, |id| frame(WINDOW_UPDATE, 0, id, &[0; 4])),
+        ("a window beyond all bounds", &[], WHOLE, |id| {
+            frame(WINDOW_UPDATE, 0, id, &0x7fff_ffff_u32.to_be_bytes())
+        }),
+        ("DATA after the end", &[], WHOLE, |id| frame(DATA, 0, id, b"late")),
+        ("HEADERS after the end", &[], WHOLE, |id| {
+            frame(HEADERS, WHOLE, id, &block(&[("late", "1")]))
+        }),
+        ("a priority of four bytes", &[], WHOLE, |id| frame(PRIORITY, 0, id, &[0; 4])),
+        ("a stream that depends on itself", &[], WHOLE, |id| {
+            frame(PRIORITY, 0, id, &[id.to_be_bytes().as_slice(), &[1]].concat())
+        }),
+        ("a body shorter than it says", &[("content-length", "9")], END_HEADERS, |id| {
+            frame(DATA, END_STREAM, id, b"short")
+        }),
+        ("a field of a connection", &[("connection", "close")], WHOLE, |_| Vec::new()),
+    ];
+    for (name, fields, flags, then) in forms {
         let (recorder, gateway) = start().await;
         let mut talk = Talk::begin(&gateway).await;
-        let head = block(&get(&[]));
+        let head = block(&get(fields));
         let mut flood = Vec::new();
         for stream in streams(3_000) {
-            flood.extend(frame(HEADERS, WHOLE, stream, &head));
-            flood.extend(frame(kind, 0, stream, payload));
+            flood.extend(frame(HEADERS, flags, stream, &head));
+            flood.extend(then(stream));
         }
         talk.say(&flood).await;
-        assert!(talk.until(GOAWAY).await.is_some(), "kind {kind}");
-        assert!(recorder.begun() < 1_000, "{} requests for the service", recorder.begun());
+        assert!(talk.until(GOAWAY).await.is_some(), "{name}");
+        assert!(recorder.begun() < 1_000, "{name}: {} for the service", recorder.begun());
         others_are_served(&gateway).await;
     }
 }

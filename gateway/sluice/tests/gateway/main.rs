@@ -24,6 +24,7 @@ mod bodies;
 mod cancel;
 mod clocks;
 mod configs;
+mod crowds;
 mod discovery;
 mod drain;
 mod exhaustion;

@@ -9,7 +9,11 @@ pub(crate) const ROWS: &[Row] = &[
         "accepting pauses, without spinning; none are kept back for admin, logs and reloads yet",
     ),
     ("E-02", "no memory left", "the watch over memory keeps it below the limit"),
-    ("E-03", "thousands of slow clients", "good ones are served"),
+    (
+        "E-03",
+        "thousands of slow clients",
+        "at most 10 KiB for a head in part, 24 KiB for a body in part; gone in their time; all others are served",
+    ),
     ("E-04", "no local ports left", "503, no storm of attempts"),
     (
         "E-05",
