@@ -3,7 +3,8 @@
 
 use std::sync::OnceLock;
 
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::hmac;
+use rustix::rand::{GetRandomFlags, getrandom};
 use sluice_engine::mask::Mask;
 
 /// A mask of the known fields and shapes, and of `more` fields. Without a `key` fingerprints are this
@@ -24,7 +25,9 @@ fn own_key() -> hmac::Key {
     static OWN: OnceLock<hmac::Key> = OnceLock::new();
     OWN.get_or_init(|| {
         let mut bytes = [0; 32];
-        if rand::fill(&mut bytes).is_err() {
+        // From the kernel: the library's own generator tests its source first, which takes a tenth of a
+        // second of every start.
+        if getrandom(&mut bytes, GetRandomFlags::empty()) != Ok(bytes.len()) {
             // Nobody could know it beforehand all the same.
             bytes = std::array::from_fn(|_| fastrand::u8(..));
         }
