@@ -94,7 +94,7 @@ async fn h2_06_heads_that_grow_behind_the_wire_have_a_bound() {
     const HELD: u64 = if cfg!(debug_assertions) { 3 * MIB / 2 } else { MIB };
     const IN_FLIGHT: &str = "sluice_http_requests_in_flight";
     let listeners =
-        "listeners: [ { name: plain, address: \"{http}\", timeouts: { body: 5s, head: 2s } } ]\n";
+        "listeners: [ { name: plain, address: \"{http}\", timeouts: { body: 8s, head: 5s } } ]\n";
     let recorder = Recorder::start();
     let gateway = start(&passing(recorder.addr()), Some(listeners)).await;
     let streams = f64::from(CONNECTIONS * 100);
@@ -109,24 +109,28 @@ async fn h2_06_heads_that_grow_behind_the_wire_have_a_bound() {
     let before = over().await;
     drop(crowd);
 
+    let given_back = async || {
+        eventually("the memory to be given back", async || resident(&gateway) < before / 5 * 6)
+            .await;
+    };
     let mut refused = drop_bombs(&gateway, CONNECTIONS, 200, 400).await;
     for talk in &mut refused {
         // Answered without waiting for the body, and done with.
         assert!(talk.until(HEADERS).await.is_some());
         assert!(talk.until(RST_STREAM).await.is_some());
     }
-    assert!(settled(&gateway).await < before / 5 * 6);
+    given_back().await;
     drop(refused);
 
     let talks = drop_bombs(&gateway, CONNECTIONS, 300, 90).await;
     eventually("the heads to be held small", async || {
         let held = resident(&gateway).saturating_sub(before) / u64::from(CONNECTIONS);
-        gateway.metric(IN_FLIGHT).await >= streams && held < HELD
+        gateway.metric(IN_FLIGHT).await >= streams * 0.9 && held < HELD
     })
     .await;
     assert_eq!(client::h2c(gateway.http).await.send(client::get("/")).await.0.status, 200);
-    let after = over().await;
-    assert!(after < before / 5 * 6, "{before} bytes became {after}");
+    over().await;
+    given_back().await;
     drop(talks);
 }
 
