@@ -4,7 +4,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use sluice_chaos::raw::Client;
+use sluice_chaos::rogue::{Rogue, black_hole};
 
+use crate::configs::passing_with;
 use crate::support::{Gateway, Setup, eventually};
 
 const CONFIG: &str = "upstreams: { echo: { builtin: echo } }\n\
@@ -52,4 +54,28 @@ async fn e_01_without_descriptors_accepting_pauses_and_goes_on() {
     })
     .await;
     assert!(gateway.metric("sluice_accept_errors_total").await > 0.0);
+}
+
+/// A thousand requests wait for a service that does not answer, each with time limits of its own.
+#[tokio::test]
+async fn e_09_time_limits_that_nobody_reaches_cost_nothing() {
+    let service = Rogue::start(black_hole());
+    let upstream = "keepalive: { max_connections: 2000 },";
+    let config = passing_with(service.addr(), upstream, "");
+    let setup = Setup { workers: Some(1), ..Setup::default() };
+    let gateway = Gateway::start_with(&config, setup).await;
+    let mut waiting: Vec<Client> = Vec::new();
+    for _ in 0..1_000 {
+        let mut client = gateway.client().await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        waiting.push(client);
+    }
+    eventually("all to be on their way", async || {
+        gateway.metric("sluice_http_requests_in_flight").await >= 1_000.0
+    })
+    .await;
+    let before = ticks(&gateway);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let spent = ticks(&gateway) - before;
+    assert!(spent < 20, "{spent} of 200 ticks were spent on waiting");
 }

@@ -14,7 +14,11 @@ pub(crate) const ROWS: &[Row] = &[
         "thousands of slow clients",
         "at most 10 KiB for a head in part, 24 KiB for a body in part; gone in their time; all others are served",
     ),
-    ("E-04", "no local ports left", "503, no storm of attempts"),
+    (
+        "E-04",
+        "no local ports left",
+        "an endpoint that cannot be connected to; no reason word of its own",
+    ),
     (
         "E-05",
         "few threads allowed",

@@ -87,7 +87,7 @@ pub(crate) const ROWS: &[Row] = &[
         "memory near its limit",
         "in stages: idle connections closed, 503 `memory_short`, the largest cut",
     ),
-    ("V-06", "less important work first", "by priority"),
+    ("V-06", "less important work first", "priorities are not built: who comes first is served"),
     ("V-07", "work whose caller has left", "leaves the queue and is not sent"),
     ("V-08", "the end of an overload", "back within 2 s"),
     ("V-09", "health checks amid an overload", "always answered"),
