@@ -211,7 +211,12 @@ fn talkative() -> Rogue {
 async fn tunnels(count: usize) {
     many_descriptors();
     let rogue = talkative();
-    let upstream = format!("keepalive: {{ max_connections: {count}, max_wait: 100ms }},");
+    // A thousand services that send as fast as they can share the test's own processor: a connect takes
+    // its time.
+    let upstream = format!(
+        "keepalive: {{ max_connections: {count}, max_wait: 100ms }}, \
+         timeouts: {{ connect: 30s, total: 50s }},"
+    );
     let config = passing_with(rogue.addr(), &upstream, "websocket: true,");
     let gateway = Gateway::start(&config).await;
     let before = resident(&gateway);
