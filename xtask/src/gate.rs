@@ -4,8 +4,9 @@
 //! finding programs to `tools` and the dependency rules to `deny`. Every command is `--locked`: a
 //! gate that edits `Cargo.lock` would test something other than what is committed.
 
+use crate::budget::{self, Wanted};
 use crate::shell::{Failure, Shell, timed};
-use crate::{budget, deny, tools};
+use crate::{deny, tools};
 
 /// Formatting, then clippy over every target with warnings denied.
 pub(crate) fn lint(shell: &Shell) -> Result<(), Failure> {
@@ -39,7 +40,8 @@ pub(crate) fn test(shell: &Shell, narrowed: &[&str]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The tests that take minutes: named `long_*` and ignored in the first tier.
+/// The tests that take minutes, named `long_*` and ignored in the first tier, and the budgets of whole
+/// requests, which need the same optimised build.
 pub(crate) fn soak(shell: &Shell) -> Result<(), Failure> {
     tools::ensure_for_soak(shell)?;
     let (done, took) = timed(|| {
@@ -53,14 +55,15 @@ pub(crate) fn soak(shell: &Shell) -> Result<(), Failure> {
             "--",
             "--ignored",
             "long_",
-        ]))
+        ]))?;
+        budget::run(shell, Wanted::All)
     });
     done?;
     shell.say(&format!("xtask soak: passed in {:.1} s", took.as_secs_f64()));
     Ok(())
 }
 
-/// Lint, deny and test, each of them even if an earlier one failed, so that one run tells all.
+/// Lint, deny, test and the budgets of mechanisms, each of them even if an earlier one failed, so that one run tells all.
 pub(crate) fn ci(shell: &Shell) -> Result<(), Failure> {
     let mut report = Vec::new();
     let mut failed = Vec::new();
@@ -78,7 +81,7 @@ pub(crate) fn ci(shell: &Shell) -> Result<(), Failure> {
     step("lint", &|| lint(shell));
     step("deny", &|| deny::run(shell));
     step("test", &|| test(shell, &[]));
-    step("budget", &|| budget::run(shell, false));
+    step("budget", &|| budget::run(shell, Wanted::Calls));
     shell.say("");
     for line in &report {
         shell.say(line);

@@ -16,6 +16,7 @@ mod tools;
 
 use std::process::ExitCode;
 
+use budget::Wanted;
 use shell::{Failure, Shell};
 
 const USAGE: &str = "\
@@ -30,10 +31,10 @@ usage: cargo xtask <verb>
   pgo               a release build guided by what the benchmarks do
   conformance [--only WORD] [--sluice PROGRAM] [--write-docs]
                     clients and scanners that others wrote, against Sluice, nginx and HAProxy
-  ci                lint, deny, test and budget, with the time of each
+  ci                lint, deny, test and the budgets of mechanisms, with the time of each
   fuzz [TARGET...] [SECONDS]
                     random inputs for all targets or those named, 60 s each
-  soak              the second tier: long tests, named long_*";
+  soak              the second tier: long tests, named long_*, and all budgets";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -51,8 +52,8 @@ fn main() -> ExitCode {
         ["lint"] => gate::lint(&shell),
         ["deny"] => deny::run(&shell),
         ["bench", options @ ..] => bench::run(&shell, options),
-        ["budget"] => budget::run(&shell, false),
-        ["budget", "--write"] => budget::run(&shell, true),
+        ["budget"] => budget::run(&shell, Wanted::All),
+        ["budget", "--write"] => budget::run(&shell, Wanted::Write),
         ["pgo"] => pgo::run(&shell),
         ["conformance", options @ ..] => conformance::run(&shell, options),
         ["ci"] => gate::ci(&shell),
