@@ -34,13 +34,15 @@ pub fn client_address<'a>(
             // RFC 9110 section 5.6.1.2 asks recipients to pass over empty list elements.
             continue;
         }
-        let Some(address) = parse_entry(entry) else { break };
-        client = address.to_canonical();
+        let Some(next) = address(entry) else { break };
+        client = next.to_canonical();
     }
     client
 }
 
-fn parse_entry(entry: &str) -> Option<IpAddr> {
+/// One address as proxies write it: perhaps with a port, IPv6 perhaps in brackets.
+#[must_use]
+pub fn address(entry: &str) -> Option<IpAddr> {
     if let Ok(address) = entry.parse::<IpAddr>() {
         return Some(address);
     }

@@ -8,6 +8,7 @@ pub(crate) mod deadline;
 pub(crate) mod fault;
 pub(crate) mod hop;
 pub(crate) mod http1;
+pub(crate) mod identity;
 pub(crate) mod pace;
 pub(crate) mod problem;
 pub(crate) mod respond;

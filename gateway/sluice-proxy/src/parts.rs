@@ -6,6 +6,7 @@ pub(crate) mod env;
 pub(crate) mod filters;
 pub(crate) mod listener;
 pub(crate) mod overload;
+pub(crate) mod proxies;
 pub(crate) mod routing;
 pub(crate) mod text;
 pub(crate) mod tls;

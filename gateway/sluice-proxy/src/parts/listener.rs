@@ -148,7 +148,7 @@ impl ProxyProtocol {
                 .help("name the proxies in front, like [10.0.0.0/24]");
             return None;
         }
-        Some(ProxiesInFront { from: super::routing::trusted(&self.from, &at, env)? })
+        Some(ProxiesInFront { from: super::filters::nets(&self.from, &at, env)? })
     }
 }
 

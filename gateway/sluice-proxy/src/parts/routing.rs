@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use sluice_engine::cidr;
 use sluice_engine::matcher::{
     HostPattern, MethodSet, PathPattern, Predicate, RouteSpec, Source, Test,
 };
@@ -236,9 +235,4 @@ fn predicate(
         },
     };
     Some(Predicate::Value { source, test })
-}
-
-/// The trusted proxies in front of the gateway.
-pub(crate) fn trusted(texts: &[String], at: &Place<'_>, env: &mut Env<'_>) -> Option<cidr::Set> {
-    super::filters::nets(texts, at, env)
 }

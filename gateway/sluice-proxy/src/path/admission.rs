@@ -17,6 +17,7 @@ use super::survey::{FORWARDED, Survey};
 use crate::base::cx::{Cx, Host};
 use crate::base::fault::Fault;
 use crate::base::hop;
+use crate::base::identity::{Family, family};
 use crate::base::secured::tells_certificate;
 use crate::snapshot::compile::Snapshot;
 
@@ -267,15 +268,24 @@ fn query_is_invalid(query: Option<&str>) -> bool {
 // === Who and whereto ===
 
 fn client(cx: &mut Cx, headers: &HeaderMap, survey: &Survey, snapshot: &Snapshot) {
-    cx.peer_trusted = snapshot.trusted.contains(cx.client);
-    if cx.peer_trusted && survey.forwarded {
+    let trusted = snapshot.proxies.nets();
+    cx.peer_trusted = trusted.contains(cx.client);
+    if !cx.peer_trusted {
+        return;
+    }
+    if let Some(told) = snapshot.proxies.telling(cx.client).and_then(|proxy| proxy.client(headers))
+    {
+        cx.client = told;
+        return;
+    }
+    if survey.forwarded {
         let lines = headers.get_all(X_FORWARDED_FOR);
         // A line with bytes that are no text is read all the same: leaving it out would leave out what
         // the trusted proxy wrote behind them, and make that proxy the client.
         let lines: smallvec::SmallVec<[Cow<'_, str>; 4]> =
             lines.iter().map(|v| String::from_utf8_lossy(v.as_bytes())).collect();
         let lines = lines.iter().map(AsRef::as_ref);
-        cx.client = forwarded::client_address(cx.client, &snapshot.trusted, lines);
+        cx.client = forwarded::client_address(cx.client, trusted, lines);
     }
 }
 
@@ -357,6 +367,9 @@ fn clean(
     if survey.underscores {
         remove_all(headers, |name| name.contains('_'));
     }
+    if survey.identity {
+        remove_identity(cx, headers, snapshot);
+    }
     snapshot.identity_headers.iter().for_each(|name| drop(headers.remove(name)));
     if survey.certificates {
         remove_all(headers, tells_certificate);
@@ -368,6 +381,19 @@ fn clean(
         join_cookies(headers);
     }
     Ok(())
+}
+
+/// Removes what tells who is calling, unless a proxy says it once that may.
+fn remove_identity(cx: &Cx, headers: &mut HeaderMap, snapshot: &Snapshot) {
+    let peer = cx.peer.address.ip().to_canonical();
+    let proxy = cx.peer_trusted.then(|| snapshot.proxies.telling(peer)).flatten();
+    let told = |name: &HeaderName| {
+        let once = headers.get_all(name).iter().nth(1).is_none();
+        once && proxy.is_some_and(|proxy| proxy.keeps(name.as_str()))
+    };
+    let gone = |name: &&HeaderName| family(name.as_str()) == Family::Identity && !told(name);
+    let names: Vec<HeaderName> = headers.keys().filter(gone).cloned().collect();
+    names.iter().for_each(|name| drop(headers.remove(name)));
 }
 
 fn remove_all(headers: &mut HeaderMap, which: impl Fn(&str) -> bool) {

@@ -4,6 +4,7 @@
 use http::{HeaderMap, HeaderName};
 
 use crate::base::hop;
+use crate::base::identity::{Family, family};
 use crate::base::secured::tells_certificate;
 
 /// What one pass found.
@@ -19,6 +20,10 @@ pub(crate) struct Survey {
     pub(crate) forwarded: bool,
     /// Fields that say whose certificate the client has shown.
     pub(crate) certificates: bool,
+    /// Fields that tell who is calling, which only the gateway may say.
+    pub(crate) identity: bool,
+    /// Fields by which a mini-program tells of itself.
+    pub(crate) spoken: bool,
     /// Names with `_`, which some services read as `-`.
     pub(crate) underscores: bool,
     pub(crate) grpc: bool,
@@ -91,6 +96,11 @@ impl Survey {
                     if may_be_forwarded(name) {
                         survey.forwarded |= FORWARDED.contains(&name);
                         survey.certificates |= tells_certificate(name);
+                        match family(name) {
+                            Family::Other => {}
+                            Family::Spoken => survey.spoken = true,
+                            Family::Identity => survey.identity = true,
+                        }
                     }
                     survey.underscores |= name.bytes().any(|byte| byte == b'_');
                 }

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use sluice_engine::cidr;
 use sluice_engine::matcher::{MethodSet, Router};
 
 use super::config::{self, Config};
@@ -19,7 +18,7 @@ use crate::lasting::telemetry::metrics::{Metrics, RouteSeries};
 use crate::parts::env::{Env, Owner, digest};
 use crate::parts::filters::Filter;
 use crate::parts::listener::Listener;
-use crate::parts::routing;
+use crate::parts::proxies::{self, Proxies};
 use crate::parts::upstream::{Kind, Upstream};
 
 mod routes;
@@ -44,7 +43,7 @@ pub(crate) struct Snapshot {
     pub(crate) unmatched: Route,
     pub(crate) listeners: Vec<Arc<Listener>>,
     pub(crate) upstreams: BTreeMap<String, Arc<Upstream>>,
-    pub(crate) trusted: cidr::Set,
+    pub(crate) proxies: Proxies,
     /// Methods beyond the known ones that some route lists.
     pub(crate) methods: MethodSet,
     /// Headers that only the gateway sets; removed from every request.
@@ -112,7 +111,7 @@ impl<'a> Compiler<'a> {
         let at = Place::root(self.root);
         self.bounds(&at)?;
         let listeners = self.listeners(&at.field("listeners"));
-        let trusted = routing::trusted(
+        let proxies = proxies::build(
             &self.config.trusted_proxies,
             &at.field("trusted_proxies"),
             &mut self.env,
@@ -153,7 +152,7 @@ impl<'a> Compiler<'a> {
             routes,
             listeners: listeners?,
             upstreams,
-            trusted: trusted?,
+            proxies: proxies?,
             methods: self.methods(),
             identity_headers,
             settings: settings?.watching(self.env.files),

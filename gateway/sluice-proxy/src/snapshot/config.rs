@@ -12,7 +12,7 @@ use crate::base::respond::Envelope;
 use crate::base::units::{Secret, Span};
 use crate::base::yaml::{Node, Place, nearest, read};
 use crate::parts::filters::Declared;
-use crate::parts::{bulkhead, listener, overload, routing, upstream, websocket};
+use crate::parts::{bulkhead, listener, overload, proxies, routing, upstream, websocket};
 
 /// The route table. Unknown keys are refused; keys that begin with `x-` are free for anchors.
 #[derive(Debug, JsonSchema)]
@@ -38,9 +38,9 @@ pub(crate) struct Config {
     /// What refusals look like.
     #[serde(default)]
     pub(crate) errors: Errors,
-    /// Addresses of proxies in front, whose `X-Forwarded-For` is believed.
+    /// Proxies in front, whose `X-Forwarded-For` is believed: networks, or mappings that say more.
     #[serde(default)]
-    pub(crate) trusted_proxies: Vec<String>,
+    pub(crate) trusted_proxies: Vec<proxies::Config>,
     /// Tell services where a request came from in `Forwarded` (RFC 7239) too, beside
     /// `X-Forwarded-*`.
     #[serde(default)]

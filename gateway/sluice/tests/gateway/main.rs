@@ -40,6 +40,7 @@ mod http2;
 mod logs;
 mod long;
 mod machine;
+mod mini;
 mod overload;
 mod panic;
 mod parked;

@@ -63,7 +63,12 @@ pub(crate) const ROWS: &[Row] = &[
     ("HD-03", "fields by which strangers say where they come from", "removed; the gateway says it"),
     ("HD-04", "`Connection` that nominates what grants access", "what grants or frames stays"),
     ("HD-05", "names with `_`", "removed"),
-    ("HD-06", "identity fields from clients", "removed on every route"),
+    (
+        "HD-06",
+        "identity fields from clients, in any spelling",
+        "removed on every route: `x-wx-*`, `x-mp-*`, `x-sluice-*`, and what filters set; from a proxy too, \
+         unless `keep_headers` lists them",
+    ),
     (
         "HD-07",
         "`Connection` in several lines, or with very many options",

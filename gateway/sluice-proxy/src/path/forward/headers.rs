@@ -97,6 +97,11 @@ impl Introduction {
             made.port = untold(&X_FORWARDED_PORT);
             made.host = untold(&X_FORWARDED_HOST);
         }
+        if let (None, Some(client)) = (&made.list, &made.client) {
+            // A proxy that tells the client in a field of its own.
+            let list = [client.as_bytes(), cx.peer.address_value.as_bytes()].join(&b", "[..]);
+            made.list = HeaderValue::from_bytes(&list).ok();
+        }
         made
     }
 }

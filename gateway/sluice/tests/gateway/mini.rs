@@ -1,0 +1,3 @@
+//! What the gateway does for mini-programs.
+
+mod hygiene;
