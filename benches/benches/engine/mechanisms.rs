@@ -38,6 +38,9 @@ pub(crate) fn all() -> Vec<Mechanism> {
         named("breaker_closed", breaker_closed),
         named("round_robin", || pick(balance::Policy::RoundRobin)),
         named("least_request", || pick(balance::Policy::LeastRequest)),
+        named("fastest", || pick(balance::Policy::Fastest)),
+        named("random", || pick(balance::Policy::Random)),
+        named("consistent_hash", || pick(balance::Policy::Hash)),
         named("traceparent", traceparent),
         named("mask_nothing", || {
             masked(b"Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) MicroMessenger/8.0.61(0x18003d2a)")
@@ -194,14 +197,22 @@ impl balance::Endpoints for Ten {
     fn in_flight(&self, index: usize) -> u32 {
         u32::try_from(index).unwrap_or(0)
     }
+
+    fn name(&self, index: usize) -> u64 {
+        index as u64
+    }
+
+    fn latency(&self, index: usize) -> u64 {
+        1_000_000 + index as u64
+    }
 }
 
 fn pick(policy: balance::Policy) -> Step {
-    let (chooser, cell) = (balance::Chooser::new(policy, &Ten, 50), balance::Cell::default());
+    let (chooser, cell) = (balance::Chooser::new(policy, &Ten, 50, None), balance::Cell::default());
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     Box::new(move || {
         random = random.rotate_left(7).wrapping_mul(5);
-        black_box(chooser.pick(&cell, &Ten, None, random));
+        black_box(chooser.pick(&cell, &Ten, &balance::Draw::new(random)));
     })
 }
 

@@ -70,6 +70,12 @@ impl Cell {
         now.nanos() < self.until.load(Ordering::Relaxed)
     }
 
+    /// When its last ejection was over, if it had one and that is over.
+    pub fn ended(&self, now: Moment) -> Option<Moment> {
+        let until = self.until.load(Ordering::Relaxed);
+        (until > 0 && until <= now.nanos()).then(|| Moment::from_nanos(until))
+    }
+
     /// How often it was ever ejected.
     pub fn ejections(&self) -> u64 {
         self.total.load(Ordering::Relaxed)

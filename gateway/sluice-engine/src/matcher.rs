@@ -47,6 +47,7 @@ use smallvec::SmallVec;
 pub use explain::{Lost, Near};
 pub use host::HostPattern;
 pub use method::MethodSet;
+pub use pairs::cookie;
 pub use path::PathPattern;
 pub use predicate::{Predicate, Source, Test};
 pub use router::Router;

@@ -4,6 +4,7 @@
 pub(crate) mod bulkhead;
 pub(crate) mod env;
 pub(crate) mod filters;
+pub(crate) mod key;
 pub(crate) mod listener;
 pub(crate) mod overload;
 pub(crate) mod proxies;

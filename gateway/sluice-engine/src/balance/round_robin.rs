@@ -130,7 +130,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::super::tests::Fake;
-    use super::super::{Cell, Chooser, Policy};
+    use super::super::{Cell, Chooser, Draw, Policy};
     use super::*;
 
     #[test]
@@ -160,8 +160,9 @@ mod tests {
     fn a_dead_endpoint_does_not_burden_its_neighbour() {
         let mut list = Fake::list(&[1, 1, 1]);
         list[1].available = false;
-        let (cell, chooser) = (Cell::default(), Chooser::new(Policy::RoundRobin, &list, 0));
-        let picks: Vec<_> = (0..6).filter_map(|_| chooser.pick(&cell, &list, None, 0)).collect();
+        let (cell, chooser) = (Cell::default(), Chooser::new(Policy::RoundRobin, &list, 0, None));
+        let picks: Vec<_> =
+            (0..6).filter_map(|_| chooser.pick(&cell, &list, &Draw::new(0))).collect();
         assert_eq!(picks, [0, 2, 0, 2, 0, 2]);
     }
 
@@ -169,8 +170,9 @@ mod tests {
     fn the_position_wraps() {
         let list = Fake::list(&[1, 1]);
         let cell = Cell { position: AtomicU64::new(u64::MAX) };
-        let chooser = Chooser::new(Policy::RoundRobin, &list, 0);
-        let picks: Vec<_> = (0..3).filter_map(|_| chooser.pick(&cell, &list, None, 0)).collect();
+        let chooser = Chooser::new(Policy::RoundRobin, &list, 0, None);
+        let picks: Vec<_> =
+            (0..3).filter_map(|_| chooser.pick(&cell, &list, &Draw::new(0))).collect();
         assert_eq!(picks, [1, 0, 1]);
     }
 }

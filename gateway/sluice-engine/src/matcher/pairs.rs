@@ -44,6 +44,14 @@ pub(super) fn each_cookie_value(
     true
 }
 
+/// The first value of the cookie `name` on one field line, as it stands; of more than 256 cookies none.
+#[must_use]
+pub fn cookie<'a>(line: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let pairs = line.split(|byte| *byte == b';').take(MAX_PAIRS).filter_map(divided);
+    let mut named = pairs.filter(|(key, _)| key.trim_ascii() == name.as_bytes());
+    named.next().map(|(_, value)| value.trim_ascii())
+}
+
 type Buffer = SmallVec<[u8; 128]>;
 
 fn divided(pair: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -118,6 +126,14 @@ mod tests {
         let expect = |values: &[&str]| (true, values.iter().map(ToString::to_string).collect());
         assert_eq!(cookies(&["a=1; b=2;a=%41+", "a=\"3\""], "a"), expect(&["1", "%41+", "\"3\""]));
         assert_eq!(cookies(&["a; b", "A=1"], "a"), expect(&[]));
+    }
+
+    #[test]
+    fn the_first_cookie_of_a_name_counts() {
+        assert_eq!(cookie(b"b=1; a = 2 ;a=3", "a"), Some(&b"2"[..]));
+        assert_eq!(cookie(b"aa=1; A=2", "a"), None);
+        let many = format!("{};a=1", vec!["x=1"; MAX_PAIRS].join(";"));
+        assert_eq!(cookie(many.as_bytes(), "a"), None);
     }
 
     #[test]

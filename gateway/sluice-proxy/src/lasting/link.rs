@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sluice_engine::ejection;
+use sluice_engine::{balance, ejection};
 use tokio::sync::Semaphore;
+
+use crate::base::clock::Moment;
 
 /// What is known about one address of one upstream.
 #[derive(Debug, Default)]
@@ -20,6 +22,11 @@ pub(crate) struct Target {
     down: AtomicBool,
     /// Whether it is out of use because its requests fail.
     pub(crate) ejection: ejection::Cell,
+    /// How long its answers take; only where that decides.
+    pub(crate) latency: balance::Latency,
+    /// When it came to a service that ran already, or back from its health check, in nanoseconds; 0 if it
+    /// was there from the beginning.
+    came: AtomicU64,
 }
 
 impl Target {
@@ -34,6 +41,17 @@ impl Target {
     /// Returns whether this changed anything.
     pub(crate) fn set_up(&self, up: bool) -> bool {
         self.down.swap(!up, Ordering::Relaxed) == up
+    }
+
+    /// It is new, or was out of use until now.
+    pub(crate) fn came(&self, now: Moment) {
+        self.came.store(now.nanos().max(1), Ordering::Relaxed);
+    }
+
+    /// When that was, if ever.
+    pub(crate) fn came_back(&self) -> Option<Moment> {
+        let came = self.came.load(Ordering::Relaxed);
+        (came > 0).then(|| Moment::from_nanos(came))
     }
 
     /// Counts a request until the guard is dropped.

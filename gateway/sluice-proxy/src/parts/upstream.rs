@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sluice_engine::balance;
+use sluice_engine::balance as engine;
 
 use super::bulkhead::{self, Bound};
 use super::env::Env;
@@ -17,18 +17,22 @@ use crate::lasting::link::{Protocol, Shape};
 use crate::lasting::tasks::Owned;
 use crate::lasting::telemetry::metrics::UpstreamSeries;
 
+pub(crate) mod balance;
 pub(crate) mod breaker;
 pub(crate) mod discovery;
 pub(crate) mod ejection;
 pub(crate) mod endpoints;
 pub(crate) mod probe;
 pub(crate) mod retries;
+pub(crate) mod sticky;
 pub(crate) mod tls;
 
+use balance::{Balance, HashConfig, SlowStartConfig};
 use breaker::Breaker;
 use ejection::Ejection;
 use endpoints::{EndpointConfig, EndpointSet, Plan, Talk};
 use retries::Retries;
+use sticky::{Affinity, Sticky};
 
 /// A service that routes can name.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -43,6 +47,15 @@ pub(crate) struct Config {
     /// How an endpoint is chosen.
     #[serde(default)]
     balance: Balance,
+    /// What `balance: hash` keeps together.
+    #[serde(default)]
+    hash: Option<HashConfig>,
+    /// Keep callers at their endpoint, as long as it is usable.
+    #[serde(default)]
+    sticky: Option<sticky::Config>,
+    /// Give an endpoint that has just come, or come back, a growing share of its requests.
+    #[serde(default)]
+    slow_start: Option<SlowStartConfig>,
     /// What is spoken to the endpoints.
     #[serde(default)]
     protocol: ProtocolConfig,
@@ -104,17 +117,6 @@ pub(crate) enum Builtin {
     #[cfg(debug_assertions)]
     #[schemars(skip)]
     PanicWhenCompiled,
-}
-
-/// How an endpoint is chosen.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Balance {
-    /// In turn, by weight.
-    #[default]
-    RoundRobin,
-    /// The one with the fewest requests in flight for its weight.
-    LeastRequest,
 }
 
 /// What is spoken to endpoints.
@@ -208,7 +210,9 @@ pub(crate) struct Service {
     pub(crate) endpoints: ArcSwap<EndpointSet>,
     /// How the set is made from what discovery finds.
     pub(crate) plan: Plan,
-    pub(crate) position: Arc<balance::Cell>,
+    pub(crate) position: Arc<engine::Cell>,
+    rules: balance::Rules,
+    sticky: Sticky,
     pub(crate) breaker: Option<Breaker>,
     pub(crate) bulkhead: Option<Bound>,
     pub(crate) ejection: Option<Ejection>,
@@ -296,13 +300,16 @@ impl Config {
             max_connections: keepalive.max_connections,
             max_wait: keepalive.max_wait.0,
         };
-        let policy = match self.balance {
-            Balance::RoundRobin => balance::Policy::RoundRobin,
-            Balance::LeastRequest => balance::Policy::LeastRequest,
-        };
+        let (rules, sticky, slow_start) = self.choice(at, env)?;
         let ejection = ejection?;
         let talk = Talk {
-            policy,
+            policy: rules.policy,
+            max_load: rules.max_load,
+            slow_start,
+            cookie: match &sticky {
+                Sticky::Cookie(cookie) => Some(Arc::clone(cookie)),
+                _ => None,
+            },
             panic_percent: self.panic_threshold.0,
             ejects: ejection.is_some(),
             shape,
@@ -315,7 +322,9 @@ impl Config {
             plan,
             position: env
                 .retained
-                .cell(&format!("position of upstream {name}"), balance::Cell::default),
+                .cell(&format!("position of upstream {name}"), engine::Cell::default),
+            rules,
+            sticky,
             breaker: breaker?,
             bulkhead: bulkhead?,
             ejection,
@@ -329,6 +338,24 @@ impl Config {
             health_check: health_check?,
             background: Mutex::default(),
         })
+    }
+
+    /// How endpoints are chosen.
+    fn choice(
+        &self,
+        at: &Place<'_>,
+        env: &mut Env<'_>,
+    ) -> Option<(balance::Rules, Sticky, Option<engine::SlowStart>)> {
+        let slow_start = match self.slow_start {
+            None => Some(None),
+            Some(config) => config.build(&at.field("slow_start"), env).map(Some),
+        };
+        let rules = self.balance.build(self.hash.as_ref(), at, env)?;
+        let sticky = match &self.sticky {
+            None => Sticky::Nothing,
+            Some(config) => config.build(&rules, &at.field("sticky"), env)?,
+        };
+        Some((rules, sticky, slow_start?))
     }
 
     fn host_mode(&self, at: &Place<'_>, env: &mut Env<'_>) -> Option<HostMode> {
@@ -346,6 +373,19 @@ impl Config {
                 }
             },
         }
+    }
+}
+
+impl Service {
+    /// What the requests of a route with these captures have to be asked; `at` is where the route names
+    /// this upstream.
+    pub(crate) fn affinity(
+        &self,
+        captures: &[String],
+        at: &Place<'_>,
+        env: &mut Env<'_>,
+    ) -> Option<Affinity> {
+        Affinity::build(&self.rules, &self.sticky, captures, at, env)
     }
 }
 

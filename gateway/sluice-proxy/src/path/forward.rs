@@ -7,6 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::header::SET_COOKIE;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -23,6 +24,7 @@ use crate::lasting::link::Protocol;
 use crate::lasting::pool::Lease;
 use crate::lasting::telemetry::metrics::Source;
 use crate::parts::upstream::endpoints::{Endpoint, EndpointSet};
+use crate::parts::upstream::sticky::Want;
 use crate::parts::upstream::{Service, Upstream};
 
 mod breaker;
@@ -53,6 +55,10 @@ struct Journey<'a> {
     /// Whether it may be sent twice: an idempotent method without a body (RFC 9110 section 9.2.2).
     repeatable: bool,
     wants: Wants,
+    /// What it wants of the choice of an endpoint.
+    choice: Want,
+    /// The cookie that keeps the caller at the endpoint that answered.
+    cookie: Option<HeaderValue>,
     streaming: bool,
     /// When the head of the answer must be there; streaming routes have no such moment unless the client
     /// names one.
@@ -92,6 +98,8 @@ pub(crate) async fn send(
     let limit = total.into_iter().chain(record.cx.deadline).min();
     let upload = upload(record, inbound.body.take(), streaming)?;
     let head = &mut inbound.head;
+    let affinity = record.route().affinity.as_ref();
+    let choice = affinity.map(|affinity| affinity.want(&record.cx, head)).unwrap_or_default();
     let introduction = Introduction::of(&mut head.headers, head.version, &record.cx);
     if service.protocol == Protocol::Http2 {
         // hyper's client wants all fields in the map.
@@ -118,6 +126,8 @@ pub(crate) async fn send(
         upload,
         repeatable,
         wants,
+        choice,
+        cookie: None,
         streaming,
         limit,
     };
@@ -144,7 +154,9 @@ fn upload(record: &mut Record, body: Option<Incoming>, streaming: bool) -> Resul
 impl<'a> Journey<'a> {
     async fn attempts(&mut self, begun: Moment) -> Result<(), Fault> {
         let set = self.service.endpoints.load_full();
-        let first = set.choose(&self.service.position, None, begun).ok_or(Fault::NoEndpoint)?;
+        let first = set
+            .choose(&self.service.position, &self.choice, None, begun)
+            .ok_or(Fault::NoEndpoint)?;
         let (fault, retry) = match self.attempt(&set, first, None, begun).await? {
             Attempt::Answered(_) => return Ok(()),
             Attempt::Failed(fault) => return Err(fault),
@@ -156,7 +168,7 @@ impl<'a> Journey<'a> {
         if alone || !self.may_repeat(fault, retry, now) {
             return Err(fault);
         }
-        let second = match set.choose(&self.service.position, Some(first), now) {
+        let second = match set.choose(&self.service.position, &self.choice, Some(first), now) {
             Some(other) if other != first => other,
             _ if matches!(retry, Retry::Fresh) => first,
             _ => return Err(fault),
@@ -202,7 +214,8 @@ impl<'a> Journey<'a> {
         if let (Some(_), Some(limit)) = (self.record.cx.deadline, self.limit) {
             remaining::write(&mut self.head.headers, limit.saturating_since(now));
         }
-        let (attempt, now) = self.exchange(endpoint, fresh, now).await;
+        let begun = now;
+        let (attempt, now) = self.exchange(endpoint, fresh, begun).await;
         let worker = self.record.worker.index;
         let outcome = match &attempt {
             Attempt::Answered(status) => {
@@ -216,6 +229,11 @@ impl<'a> Journey<'a> {
         };
         permit.record(outcome, now);
         self.hold_against(set, endpoint, &attempt, outcome, now);
+        // The close race says nothing about an endpoint.
+        if set.learns() && !matches!(attempt, Attempt::Again(_, Retry::Fresh)) {
+            self.learn(endpoint, outcome, begun, now);
+        }
+        self.cookie = set.set_cookie(index, &self.choice);
         Ok(attempt)
     }
 
@@ -243,6 +261,19 @@ impl<'a> Journey<'a> {
             ejection.failed(&self.upstream.name, set, endpoint, now);
         } else {
             endpoint.target.ejection.succeeded();
+        }
+    }
+
+    /// Notes with the endpoint how long the attempt took, the time aside that the client took for its
+    /// body.
+    fn learn(&self, endpoint: &Endpoint, outcome: Outcome, begun: Moment, now: Moment) {
+        let moved = self.record.cx.upload.as_ref().map(|meter| meter.moved.get());
+        let took = now.saturating_since(begun.max(moved.unwrap_or(begun)));
+        let latency = &endpoint.target.latency;
+        match outcome {
+            Outcome::Success => latency.answered(took, now),
+            Outcome::Failure => latency.failed(took, now),
+            Outcome::Ignored => {}
         }
     }
 
@@ -396,6 +427,9 @@ impl<'a> Journey<'a> {
             return Err(Fault::UpstreamMalformed);
         }
         headers::from_service(&mut head, self.service.protocol);
+        if let Some(cookie) = self.cookie {
+            head.headers.append(SET_COOKIE, cookie);
+        }
         record.source = Source::Upstream;
         if switching {
             return tunnel::switch(record, head);

@@ -136,6 +136,7 @@ impl<'a> Compiler<'a> {
                     global.iter().filter(|f| !f.serves()).map(Arc::clone).collect(),
                 ),
                 upstream: None,
+                affinity: None,
                 bulkhead: None,
                 websocket: None,
                 streaming: false,

@@ -6,6 +6,7 @@ use crate::lasting::telemetry::metrics::RouteSeries;
 use crate::parts::bulkhead::Bound;
 use crate::parts::filters::Filter;
 use crate::parts::upstream::Upstream;
+use crate::parts::upstream::sticky::Affinity;
 use crate::parts::websocket::WebSocket;
 
 /// A route as the request path uses it.
@@ -16,6 +17,8 @@ pub(crate) struct Route {
     pub(crate) chain: Vec<Arc<Filter>>,
     /// Where requests go that no filter answered.
     pub(crate) upstream: Option<Arc<Upstream>>,
+    /// What its requests are asked for the choice of an endpoint.
+    pub(crate) affinity: Option<Affinity>,
     pub(crate) bulkhead: Option<Bound>,
     /// WebSocket upgrades, where they may pass.
     pub(crate) websocket: Option<WebSocket>,

@@ -6,6 +6,7 @@ mod budget;
 mod dead;
 mod ejection;
 mod goodbyes;
+mod policies;
 mod pool;
 mod races;
 mod remaining;

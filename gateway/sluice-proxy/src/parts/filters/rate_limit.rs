@@ -18,15 +18,14 @@ use crate::base::clock;
 use crate::base::cx::{Cx, LimitState};
 use crate::base::fault::Fault;
 use crate::base::respond::whole_seconds;
+use crate::parts::key::{self, Part};
 
 mod config;
 mod counter;
-mod key;
 mod told;
 
 pub(crate) use config::Config;
 use counter::{Counted, Counter, Rules};
-use key::Part;
 
 static LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 static REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");

@@ -4,14 +4,17 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::HeaderValue;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use sluice_engine::balance::{self, Chooser};
+use sluice_engine::balance::{self, Chooser, Draw, Policy, SlowStart, WARM};
 
-use crate::base::clock::Moment;
+use super::sticky::{Cookie, Token, Want};
+use crate::base::clock::{self, Moment};
 use crate::base::yaml::Place;
 use crate::lasting::link::{Counts, Link, Shape, Target, Tls};
 use crate::lasting::retained::Retained;
@@ -44,11 +47,15 @@ pub(crate) struct Plan {
     /// Last good addresses by name; kept over reloads.
     names: Arc<Names>,
     counts: Arc<Counts>,
+    history: Arc<History>,
 }
 
 /// How all endpoints of an upstream are chosen and talked to.
 pub(crate) struct Talk {
-    pub(crate) policy: balance::Policy,
+    pub(crate) policy: Policy,
+    pub(crate) max_load: Option<u32>,
+    pub(crate) slow_start: Option<SlowStart>,
+    pub(crate) cookie: Option<Arc<Cookie>>,
     /// With fewer primaries up than so many of 100, all are used.
     pub(crate) panic_percent: u8,
     /// Whether endpoints are ejected; what an earlier config has ejected does not count otherwise.
@@ -78,11 +85,23 @@ enum Host {
 #[derive(Debug, Default)]
 pub(crate) struct Names(Mutex<HashMap<String, Vec<IpAddr>>>);
 
+/// When the upstream had its first endpoint, in nanoseconds; 0 if it never had one.
+#[derive(Debug, Default)]
+struct History(AtomicU64);
+
+/// Endpoints that come within this time of the first are not new: the gateway is.
+const BEGINNING: Duration = Duration::from_secs(3);
+
 /// The addresses in use.
 pub(crate) struct EndpointSet {
     pub(crate) endpoints: Vec<Endpoint>,
     chooser: Chooser,
     ejects: bool,
+    slow_start: Option<SlowStart>,
+    /// Whether it matters how long answers take.
+    learns: bool,
+    /// Endpoints by what names them in cookies, sorted.
+    tokens: Vec<(Token, usize)>,
 }
 
 /// One address in use.
@@ -93,6 +112,10 @@ pub(crate) struct Endpoint {
     pub(crate) link: Arc<Link>,
     pub(crate) weight: u32,
     pub(crate) backup: bool,
+    /// A hash of its address, the same on every instance.
+    name: u64,
+    /// What names it in cookies, and `Set-Cookie` for that without and with `Secure`.
+    cookie: Option<(Token, [HeaderValue; 2])>,
 }
 
 // === impl Plan ===
@@ -127,7 +150,9 @@ impl Plan {
         let counts = env
             .retained
             .cell(&format!("pools of upstream {upstream}"), || Counts::new(upstream.into()));
-        Some(Self { upstream: upstream.into(), entries, talk, names, counts })
+        let history =
+            env.retained.cell(&format!("history of upstream {upstream}"), History::default);
+        Some(Self { upstream: upstream.into(), entries, talk, names, counts, history })
     }
 
     /// Host names to resolve.
@@ -162,6 +187,8 @@ impl Plan {
     pub(crate) fn resolve(&self, retained: &Retained) -> EndpointSet {
         let names = self.names.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut endpoints = Vec::new();
+        let now = clock::now();
+        let settled = self.history.is_settled(now);
         for entry in &self.entries {
             let addresses = match &entry.host {
                 Host::Address(address) => vec![*address],
@@ -169,15 +196,33 @@ impl Plan {
             };
             for address in addresses {
                 let address = SocketAddr::new(address, entry.port);
-                endpoints.push(self.endpoint(entry, address, retained));
+                endpoints.push(self.endpoint(entry, address, retained, settled.then_some(now)));
             }
         }
-        let view = View { endpoints: &endpoints, ejected_at: None };
-        let chooser = Chooser::new(self.talk.policy, &view, self.talk.panic_percent);
-        EndpointSet { endpoints, chooser, ejects: self.talk.ejects }
+        if !endpoints.is_empty() {
+            self.history.begin(now);
+        }
+        let Talk { policy, panic_percent, max_load, slow_start, ejects, .. } = self.talk;
+        let view = View { endpoints: &endpoints, now, ejects: false, slow_start: None };
+        let chooser = Chooser::new(policy, &view, panic_percent, max_load);
+        let named = endpoints.iter().enumerate();
+        let token = |(index, endpoint): (usize, &Endpoint)| {
+            endpoint.cookie.as_ref().map(|(token, _)| (*token, index))
+        };
+        let mut tokens: Vec<(Token, usize)> = named.filter_map(token).collect();
+        tokens.sort_unstable();
+        let learns = policy == Policy::Fastest;
+        EndpointSet { endpoints, chooser, ejects, slow_start, learns, tokens }
     }
 
-    fn endpoint(&self, entry: &Entry, address: SocketAddr, retained: &Retained) -> Endpoint {
+    /// `since` is now if an address that nobody knows yet is new to the service.
+    fn endpoint(
+        &self,
+        entry: &Entry,
+        address: SocketAddr,
+        retained: &Retained,
+        since: Option<Moment>,
+    ) -> Endpoint {
         let upstream = &self.upstream;
         let shape = Shape {
             tls: self.talk.tls.as_ref().and_then(|tls| {
@@ -208,15 +253,40 @@ impl Plan {
         };
         let link =
             retained.cell(&link_name, || Link::new(Arc::clone(&self.counts), address, shape));
+        let target = || {
+            let target = Target::default();
+            if let Some(since) = since {
+                target.came(since);
+            }
+            target
+        };
+        let cookie = self.talk.cookie.as_ref().and_then(|cookie| {
+            let token = cookie.token(upstream, address);
+            Some((token, cookie.fields(&token)?))
+        });
         Endpoint {
             label,
             host: HeaderValue::try_from(entry.text.as_ref())
                 .unwrap_or_else(|_| HeaderValue::from_static("")),
-            target: retained.cell(&format!("target {upstream} {address}"), Target::default),
+            target: retained.cell(&format!("target {upstream} {address}"), target),
             link,
             weight: entry.weight,
             backup: entry.backup,
+            name: xxhash_rust::xxh3::xxh3_64(address.to_string().as_bytes()),
+            cookie,
         }
+    }
+}
+
+impl History {
+    fn begin(&self, now: Moment) {
+        let _ =
+            self.0.compare_exchange(0, now.nanos().max(1), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn is_settled(&self, now: Moment) -> bool {
+        let first = self.0.load(Ordering::Relaxed);
+        first > 0 && now.saturating_since(Moment::from_nanos(first)) > BEGINNING
     }
 }
 
@@ -274,10 +344,37 @@ impl EndpointSet {
     pub(crate) fn choose(
         &self,
         position: &balance::Cell,
+        want: &Want,
         avoid: Option<usize>,
         now: Moment,
     ) -> Option<usize> {
-        self.chooser.pick(position, &self.view(now), avoid, fastrand::u64(..))
+        let own = want.token.as_ref().and_then(|token| self.named(token));
+        let draw = Draw { random: fastrand::u64(..), key: want.key, own, avoid };
+        let chosen = self.chooser.pick(position, &self.view(now), &draw)?;
+        if self.learns {
+            self.endpoints.get(chosen)?.target.latency.asked(now);
+        }
+        Some(chosen)
+    }
+
+    /// The endpoint that a cookie names.
+    fn named(&self, token: &Token) -> Option<usize> {
+        let at = self.tokens.binary_search_by(|(known, _)| known.cmp(token)).ok()?;
+        self.tokens.get(at).map(|(_, index)| *index)
+    }
+
+    /// The `Set-Cookie` for a caller that was served by this endpoint, unless it says so already.
+    pub(crate) fn set_cookie(&self, index: usize, want: &Want) -> Option<HeaderValue> {
+        let (token, [open, secure]) = self.endpoints.get(index)?.cookie.as_ref()?;
+        if want.token.as_ref() == Some(token) {
+            return None;
+        }
+        Some(if want.secure { secure } else { open }.clone())
+    }
+
+    /// Whether it matters how long answers take.
+    pub(crate) fn learns(&self) -> bool {
+        self.learns
     }
 
     /// Whether so few are up that all are used.
@@ -291,14 +388,16 @@ impl EndpointSet {
     }
 
     fn view(&self, now: Moment) -> View<'_> {
-        View { endpoints: &self.endpoints, ejected_at: self.ejects.then_some(now) }
+        let Self { endpoints, ejects, slow_start, .. } = self;
+        View { endpoints, now, ejects: *ejects, slow_start: slow_start.as_ref() }
     }
 }
 
 struct View<'a> {
     endpoints: &'a [Endpoint],
-    /// The moment for which ejections are asked about, if they are.
-    ejected_at: Option<Moment>,
+    now: Moment,
+    ejects: bool,
+    slow_start: Option<&'a SlowStart>,
 }
 
 impl balance::Endpoints for View<'_> {
@@ -320,6 +419,24 @@ impl balance::Endpoints for View<'_> {
 
     fn available(&self, index: usize) -> bool {
         let Some(Endpoint { target, .. }) = self.endpoints.get(index) else { return false };
-        target.is_up() && !self.ejected_at.is_some_and(|now| target.ejection.is_ejected(now))
+        target.is_up() && !(self.ejects && target.ejection.is_ejected(self.now))
+    }
+
+    fn name(&self, index: usize) -> u64 {
+        self.endpoints.get(index).map_or(0, |endpoint| endpoint.name)
+    }
+
+    fn latency(&self, index: usize) -> u64 {
+        self.endpoints.get(index).map_or(0, |endpoint| endpoint.target.latency.expected(self.now))
+    }
+
+    fn warmth(&self, index: usize) -> u32 {
+        let Some(rules) = self.slow_start else { return WARM };
+        let Some(Endpoint { target, .. }) = self.endpoints.get(index) else { return WARM };
+        let ejected = self.ejects.then(|| target.ejection.ended(self.now)).flatten();
+        match target.came_back().max(ejected) {
+            Some(since) => rules.warmth(self.now.saturating_since(since)),
+            None => WARM,
+        }
     }
 }

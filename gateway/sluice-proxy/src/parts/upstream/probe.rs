@@ -167,7 +167,10 @@ fn judge(
     streaks.remove(&endpoint.link.id);
     endpoint.target.set_up(!up);
     match answer {
-        Ok(()) => tracing::info!(upstream, endpoint = %endpoint.label, "healthy again"),
+        Ok(()) => {
+            endpoint.target.came(clock::now());
+            tracing::info!(upstream, endpoint = %endpoint.label, "healthy again");
+        }
         Err(why) => {
             tracing::warn!(upstream, endpoint = %endpoint.label, why, "unhealthy; taken out of use")
         }

@@ -127,6 +127,12 @@ impl<'a> Compiler<'a> {
                 Some(config.build(&owner, &at.field("bulkhead"), &mut self.env)?)
             }
         };
+        let affinity = upstream.as_ref().and_then(|upstream| match &upstream.kind {
+            Kind::Service(service) => {
+                service.affinity(&owner.captures, &at.field("upstream"), &mut self.env)
+            }
+            Kind::Builtin(_) => None,
+        });
         let websocket = declared.websocket.build(&at.field("websocket"), &mut self.env);
         let outline = Outline {
             hosts: matching.hosts.clone(),
@@ -140,6 +146,7 @@ impl<'a> Compiler<'a> {
             id: declared.id.as_str().into(),
             chain,
             upstream,
+            affinity,
             bulkhead,
             websocket,
             streaming: declared.streaming,

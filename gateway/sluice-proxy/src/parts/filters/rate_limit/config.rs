@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use sluice_engine::{bucket, quota, window};
 
 use super::counter::{Counter, Rules};
-use super::key::{Part, parts};
 use super::{RateLimit, Tiers};
 use crate::base::units::Span;
 use crate::base::yaml::Place;
 use crate::lasting::redis;
 use crate::parts::env::{Env, Owner};
+use crate::parts::key::{self, Part, Use};
 
 /// Most calls that an exact window remembers for each key.
 const MOST_EXACT: u64 = 1_000;
@@ -57,11 +57,11 @@ pub(crate) struct Config {
     /// `on_exceed: queue`: longest wait for a turn; 1s if not given.
     #[serde(default)]
     max_wait: Option<Span>,
-    /// What is counted: `address`, `route`, `claim:NAME`, `header:NAME`, `capture:NAME`, or several
-    /// joined by `+`. A part that a request lacks is replaced by its address: nobody is unlimited.
+    /// What is counted: `address`, `route`, `claim:NAME`, `header:NAME`, `cookie:NAME`, `capture:NAME`,
+    /// or several joined by `+`. A part that a request lacks is replaced by its address: nobody is unlimited.
     #[serde(default = "default_key")]
     key: String,
-    /// For keys with a `header:`, which callers choose as they like: calls of one address, whatever it says
+    /// For keys with a `header:` or `cookie:`, which callers choose as they like: calls of one address, whatever it says
     /// of itself; `limit` if not given.
     #[serde(default)]
     address_limit: Option<u64>,
@@ -173,7 +173,7 @@ impl Config {
         owner: &Owner,
         env: &mut Env<'_>,
     ) -> Option<RateLimit> {
-        let parts = parts(&self.key, &at.field("key"), owner, env)?;
+        let parts = key::parts(&self.key, &at.field("key"), Use::Limit(&owner.captures), env)?;
         let own = Tier { limit: self.limit, burst: self.burst };
         let rules = self.words(at, env).and_then(|()| self.rules(own, at, env));
         let tiers = match &self.tiers {
@@ -181,7 +181,7 @@ impl Config {
             Some(tiers) => Some(self.tiers(tiers, &at.field("tiers"), env)?),
         };
         let rules = rules?;
-        let unproven = parts.iter().any(|part| matches!(part, Part::Header(_)));
+        let unproven = parts.iter().any(Part::is_claimed);
         let address = self.address(unproven, at, env)?;
         let label = self.label.as_deref().unwrap_or("");
         // What the counts mean is part of the name; the numbers that they are held against are not.
@@ -365,7 +365,7 @@ impl Config {
             if self.address_limit.is_some() {
                 env.problems.error(
                     &at.field("address_limit"),
-                    "`address_limit` has no meaning here: the key has no `header:`",
+                    "`address_limit` has no meaning here: the key has no `header:` and no `cookie:`",
                 );
                 return None;
             }

@@ -1,13 +1,14 @@
-//! The least loaded endpoint: by a full scan of a short list, by two random candidates of a long
-//! one (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing").
+//! The endpoint with the smallest load: by a full scan of a short list, by two random candidates of a
+//! long one (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing").
 //!
-//! Tiers are left to `balance`. The one rule: load is `(in flight + 1) / weight`, compared by
-//! multiplying crosswise, so that it is exact. The one added is the request being placed.
+//! Tiers are left to `balance`. The one rule: loads are fractions, compared by multiplying crosswise, so
+//! that the comparison is exact. What is burdened is `in flight + 1`: the one added is the request being
+//! placed. For the fastest it is counted in the time that each request takes there.
 
 use std::cmp::Ordering as Order;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Endpoints;
+use super::{Endpoints, below, mixed};
 
 /// Up to this many endpoints are all looked at.
 const SCAN_LIMIT: usize = 16;
@@ -18,14 +19,14 @@ const DRAWS: u32 = 8;
 pub(super) fn pick(
     members: &[usize],
     position: &AtomicU64,
-    endpoints: &impl Endpoints,
+    load: &impl Fn(usize) -> Load,
     ready: &impl Fn(usize) -> bool,
     random: u64,
 ) -> Option<usize> {
     if members.len() <= SCAN_LIMIT {
-        scan(members, position, endpoints, ready)
+        scan(members, position, load, ready)
     } else {
-        two_choices(members, endpoints, ready, random)
+        two_choices(members, load, ready, random)
     }
 }
 
@@ -34,18 +35,18 @@ pub(super) fn pick(
 fn scan(
     members: &[usize],
     position: &AtomicU64,
-    endpoints: &impl Endpoints,
+    load: &impl Fn(usize) -> Load,
     ready: &impl Fn(usize) -> bool,
 ) -> Option<usize> {
     let mut tied = [0_usize; SCAN_LIMIT];
     let mut count = 0;
     let mut least = None;
     for index in members.iter().copied().filter(|index| ready(*index)) {
-        let load = Load::of(endpoints, index);
-        match least.map_or(Order::Less, |least| load.cmp(&least)) {
+        let own = load(index);
+        match least.map_or(Order::Less, |least| own.cmp(&least)) {
             Order::Greater => continue,
             Order::Less => {
-                least = Some(load);
+                least = Some(own);
                 count = 0;
             }
             Order::Equal => {}
@@ -64,7 +65,7 @@ fn scan(
 
 fn two_choices(
     members: &[usize],
-    endpoints: &impl Endpoints,
+    load: &impl Fn(usize) -> Load,
     ready: &impl Fn(usize) -> bool,
     random: u64,
 ) -> Option<usize> {
@@ -78,7 +79,7 @@ fn two_choices(
         };
         match first {
             None => first = Some(drawn),
-            Some(first) => return Some(lighter(endpoints, first, drawn)),
+            Some(first) => return Some(lighter(load, first, drawn)),
         }
     }
     // Few are ready. Walk from a random place, for at most one more candidate than chance gave.
@@ -87,13 +88,13 @@ fn two_choices(
     let mut next = || walk.find(|index| ready(*index));
     let first = first.or_else(&mut next)?;
     match walk.find(|index| *index != first && ready(*index)) {
-        Some(second) => Some(lighter(endpoints, first, second)),
+        Some(second) => Some(lighter(load, first, second)),
         None => Some(first),
     }
 }
 
-fn lighter(endpoints: &impl Endpoints, first: usize, second: usize) -> usize {
-    match Load::of(endpoints, second).cmp(&Load::of(endpoints, first)) {
+fn lighter(load: &impl Fn(usize) -> Load, first: usize, second: usize) -> usize {
+    match load(second).cmp(&load(first)) {
         Order::Less => second,
         _ => first,
     }
@@ -101,48 +102,44 @@ fn lighter(endpoints: &impl Endpoints, first: usize, second: usize) -> usize {
 
 /// A load as a fraction that is read from the endpoints once.
 #[derive(Clone, Copy)]
-struct Load {
-    requests: u64,
-    weight: u64,
+pub(super) struct Load {
+    burden: u128,
+    weight: u128,
 }
 
 impl Load {
-    fn of(endpoints: &impl Endpoints, index: usize) -> Self {
-        Self {
-            requests: u64::from(endpoints.in_flight(index)) + 1,
-            weight: u64::from(endpoints.weight(index)),
-        }
+    /// Requests, each as good as any other.
+    pub(super) fn requests(endpoints: &impl Endpoints, index: usize) -> Self {
+        Self::of(endpoints, index, 1)
+    }
+
+    /// Requests, each as long as they take here.
+    pub(super) fn time(endpoints: &impl Endpoints, index: usize) -> Self {
+        Self::of(endpoints, index, endpoints.latency(index))
+    }
+
+    fn of(endpoints: &impl Endpoints, index: usize, each: u64) -> Self {
+        let requests = u64::from(endpoints.in_flight(index)) + 1;
+        let weight = u64::from(endpoints.weight(index)) * u64::from(endpoints.warmth(index));
+        // A latency is cut to 40 bits of nanoseconds, which is 18 minutes: the products below need
+        // 33 + 40 + 42 bits at most.
+        let each = each.min((1 << 40) - 1);
+        Self { burden: u128::from(requests) * u128::from(each), weight: u128::from(weight) }
     }
 
     fn cmp(&self, other: &Self) -> Order {
-        // Both factors fit 33 bits at most, so the products need 65.
-        let (left, right) = (u128::from(self.requests), u128::from(other.requests));
-        (left * u128::from(other.weight)).cmp(&(right * u128::from(self.weight)))
+        (self.burden * other.weight).cmp(&(other.burden * self.weight))
     }
-}
-
-/// A number below `len` (which is not zero) out of the upper bits.
-fn below(bits: u64, len: usize) -> usize {
-    let scaled = (u128::from(bits) * len as u128) >> 64;
-    usize::try_from(scaled).unwrap_or_default()
-}
-
-/// The next of a series of well-spread numbers (the finisher of Steele's SplitMix64).
-const fn mixed(bits: u64) -> u64 {
-    let bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tests::Fake;
-    use super::super::{Cell, Chooser, Policy};
+    use super::super::{Cell, Chooser, Draw, Policy, WARM};
 
     fn picks(list: &Vec<Fake>, count: u64) -> Vec<usize> {
-        let (cell, chooser) = (Cell::default(), Chooser::new(Policy::LeastRequest, list, 0));
-        (0..count).filter_map(|random| chooser.pick(&cell, list, None, random)).collect()
+        let (cell, chooser) = (Cell::default(), Chooser::new(Policy::LeastRequest, list, 0, None));
+        (0..count).filter_map(|random| chooser.pick(&cell, list, &Draw::new(random))).collect()
     }
 
     #[test]
@@ -161,6 +158,33 @@ mod tests {
         let mut list = Fake::list(&[1, 1, 1]);
         list[1].available = false;
         assert_eq!(picks(&list, 4), [0, 2, 0, 2]);
+    }
+
+    #[test]
+    fn the_fastest_is_the_one_whose_queue_takes_least_time() {
+        let mut list = Fake::list(&[1, 1]);
+        (list[0].latency, list[1].latency) = (2_000_000, 20_000_000);
+        let (cell, chooser) = (Cell::default(), Chooser::new(Policy::Fastest, &list, 0, None));
+        let pick = |list: &mut Vec<Fake>| {
+            let picked = chooser.pick(&cell, list, &Draw::new(0)).unwrap();
+            list[picked].in_flight += 1;
+            picked
+        };
+        // Ten requests wait as long at the fast one as one does at the slow one.
+        assert!((0..9).all(|_| pick(&mut list) == 0));
+        assert!([0, 1].contains(&pick(&mut list)));
+        assert_eq!(list[0].in_flight + list[1].in_flight, 10);
+        assert!((0..11).map(|_| pick(&mut list)).any(|picked| picked == 1));
+    }
+
+    #[test]
+    fn who_has_just_come_bears_less() {
+        let mut list = Fake::list(&[1, 1]);
+        list[0].warmth = WARM / 10;
+        (list[0].in_flight, list[1].in_flight) = (0, 8);
+        assert_eq!(picks(&list, 1), [1]);
+        list[1].in_flight = 10;
+        assert_eq!(picks(&list, 1), [0]);
     }
 
     #[test]
