@@ -1,10 +1,12 @@
 //! Floor 2: what outlives a reload. Cells hold observations only; their rules come with each snapshot.
 
 pub(crate) mod bulkhead;
+pub(crate) mod fetch;
 pub(crate) mod limits;
 pub(crate) mod link;
 pub(crate) mod pool;
 pub(crate) mod redis;
+pub(crate) mod resolver;
 pub(crate) mod retained;
 pub(crate) mod tasks;
 pub(crate) mod telemetry;

@@ -17,6 +17,19 @@ const RULE: &str = "# ---8<---";
 /// What `${GOLDEN_SECRET}` stands for: no outcome may show it.
 const SECRET: &str = "never-to-be-shown-0123456789abcdefghijklmn";
 
+/// A set of keys: the one of RFC 8037, appendix A.2.
+const KEYS: &str = r#"{ "keys": [
+  { "kty": "OKP", "crv": "Ed25519", "kid": "a",
+    "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }
+] }
+"#;
+const FLAWED: &str = r#"{ "keys": [
+  { "kty": "OKP", "crv": "Ed25519", "kid": "a", "alg": "ES256",
+    "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" },
+  { "kty": "oct", "kid": "b", "alg": "HS256", "k": "c2hvcnQ" }
+] }
+"#;
+
 #[test]
 fn every_config_is_answered_as_its_golden_says() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
@@ -85,6 +98,8 @@ fn furnish(folder: &Path) {
         ("secret.key", "0123456789abcdefghijklmnopqrstuvwxyz\n"),
         ("short.key", "0123456789\n"),
         ("empty.txt", ""),
+        ("keys.json", KEYS),
+        ("flawed.json", FLAWED),
     ] {
         std::fs::write(folder.join(name), text).unwrap();
     }

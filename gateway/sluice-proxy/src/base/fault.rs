@@ -136,6 +136,8 @@ faults! {
         "The token has expired.";
     TokenNotYetValid = "token_not_yet_valid", 401, grpc 16, Client,
         "The token is not valid yet.";
+    KeysUnavailable = "keys_unavailable", 503, grpc 14, Gateway,
+        "The token cannot be checked now; try again later.";
     ClaimRefused = "claim_refused", 403, grpc 7, Client,
         "The token does not permit this call.";
     RateLimited = "rate_limited", 429, grpc 8, Client,

@@ -91,13 +91,16 @@ impl Admin {
             return answer;
         }
         match request.uri().path() {
-            "/" => text(StatusCode::OK, "/metrics /livez /readyz /config /routes /upstreams\n"),
+            "/" => {
+                text(StatusCode::OK, "/metrics /livez /readyz /config /routes /upstreams /jwks\n")
+            }
             "/livez" => text(StatusCode::OK, "alive\n"),
             "/readyz" => self.ready(),
             "/metrics" => self.metrics(),
             "/config" => self.config(),
             "/routes" => self.routes(),
             "/upstreams" => self.upstreams(),
+            "/jwks" => self.jwks(),
             _ => text(StatusCode::NOT_FOUND, "no such page; see /\n"),
         }
     }
@@ -156,6 +159,13 @@ impl Admin {
             .map(|route| json!({ "id": &*route.id, "match": route.outline }))
             .collect();
         show(&json!({ "in_order_of_precedence": routes }))
+    }
+
+    /// Keys that come from issuers: their names and ages.
+    fn jwks(&self) -> Answer {
+        let snapshot = self.shared.live.snapshot();
+        let sets: Vec<_> = snapshot.key_sets.iter().map(|source| source.outline()).collect();
+        show(&json!({ "key_sets": sets }))
     }
 
     fn upstreams(&self) -> Answer {

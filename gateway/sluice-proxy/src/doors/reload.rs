@@ -22,6 +22,7 @@ use crate::base::problem::{Problems, render};
 use crate::base::yaml::Source;
 use crate::lasting::telemetry::access::{Output, Writer};
 use crate::parts::env::digest;
+use crate::parts::filters::follow_keys;
 use crate::parts::upstream::{discovery, probe};
 use crate::snapshot::compile::{Input, Snapshot, Workshop, compile};
 
@@ -200,8 +201,9 @@ impl Reloader {
 
     async fn resolve(&self, snapshot: &Snapshot) {
         let upstreams = snapshot.upstreams.values().map(Arc::clone);
-        discovery::follow(upstreams, &snapshot.settings.resolver, &self.shared.workshop.retained)
-            .await;
+        let retained = &self.shared.workshop.retained;
+        let names = discovery::follow(upstreams, &snapshot.settings.resolver, retained);
+        tokio::join!(names, follow_keys(&snapshot.key_sets));
     }
 
     /// What follows from a published snapshot: sockets, log, probes.

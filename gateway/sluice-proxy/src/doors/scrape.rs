@@ -2,6 +2,7 @@
 //! adds up shards and never stops a worker.
 
 mod itself;
+mod keys;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -69,6 +70,7 @@ impl Collector for Gateway {
         handshakes(&self.shared, &mut out);
         certificates(&snapshot, &mut out);
         overload(&self.shared, &snapshot, &mut out);
+        keys::sets(&self.shared, &mut out);
         config(&self.shared, &snapshot, &mut out);
         itself::process(&self.shared, &mut out);
         out

@@ -107,6 +107,8 @@ fn secret(
         metrics: &Arc::new(Metrics::new(1)),
         problems,
         redis: None,
+        names: Arc::default(),
+        key_sets: Vec::new(),
         base,
         development,
         // A secret that does not exist yet is made, so that the gateway finds it at its start.

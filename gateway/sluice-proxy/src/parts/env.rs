@@ -13,8 +13,10 @@ use zeroize::Zeroizing;
 use crate::base::problem::Problems;
 use crate::base::yaml::Place;
 use crate::lasting::redis::Target;
+use crate::lasting::resolver::Names;
 use crate::lasting::retained::Retained;
 use crate::lasting::telemetry::metrics::Metrics;
+use crate::parts::filters::KeySource;
 
 /// Largest key, secret or certificate file, bytes.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -26,6 +28,10 @@ pub(crate) struct Env<'a> {
     pub(crate) problems: &'a mut Problems,
     /// The Redis that gateways share, if there is one.
     pub(crate) redis: Option<Arc<Target>>,
+    /// Looks up names of hosts.
+    pub(crate) names: Arc<Names>,
+    /// Issuers of keys so far.
+    pub(crate) key_sets: Vec<Arc<KeySource>>,
     /// Folder of the config file; relative paths start here.
     pub(crate) base: &'a Path,
     /// Missing keys and certificates are made.

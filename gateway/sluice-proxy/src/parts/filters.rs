@@ -30,6 +30,7 @@ mod strip_prefix;
 pub(crate) use cors::{Origin, preflight};
 pub(crate) use ip_rules::nets;
 pub(crate) use jwt::keys::KeyConfig;
+pub(crate) use jwt::{KeySet, Outcome as KeyOutcome, Source as KeySource, follow as follow_keys};
 pub(crate) use size_limit::check_announced;
 
 /// Where in a request's way a filter runs; chains are sorted by this, stably.
@@ -148,6 +149,14 @@ filters! {
 }
 
 impl Declared {
+    /// Names in cookies and queries whose values no log may show.
+    pub(crate) fn secret_names(&self) -> Vec<&str> {
+        match self {
+            Self::Jwt(jwt) => jwt.names_of_tokens().collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether it answers every request, so that no service is needed.
     pub(crate) fn serves(&self) -> bool {
         matches!(self, Self::Redirect(_) | Self::Respond(_))

@@ -16,7 +16,7 @@ use crate::base::yaml::{Lookup, Node, Place, Source, parse};
 use crate::lasting::retained::Retained;
 use crate::lasting::telemetry::metrics::{Metrics, RouteSeries};
 use crate::parts::env::{Env, Owner, digest};
-use crate::parts::filters::Filter;
+use crate::parts::filters::{Filter, KeySource};
 use crate::parts::listener::Listener;
 use crate::parts::proxies::{self, Proxies};
 use crate::parts::upstream::{Kind, Upstream};
@@ -48,6 +48,8 @@ pub(crate) struct Snapshot {
     pub(crate) methods: MethodSet,
     /// Headers that only the gateway sets; removed from every request.
     pub(crate) identity_headers: Vec<http::HeaderName>,
+    /// Issuers whose keys are followed while it is in force.
+    pub(crate) key_sets: Vec<Arc<KeySource>>,
     pub(crate) settings: Settings,
 }
 
@@ -80,6 +82,8 @@ pub(crate) fn compile(
             metrics: &workshop.metrics,
             problems: &mut problems,
             redis: None,
+            names: Arc::default(),
+            key_sets: Vec::new(),
             base: input.base,
             development: config.development,
             may_write: input.may_write,
@@ -156,6 +160,7 @@ impl<'a> Compiler<'a> {
             proxies: proxies?,
             methods: self.methods(),
             identity_headers,
+            key_sets: self.env.key_sets,
             settings: settings?.watching(self.env.files),
         })
     }
@@ -267,8 +272,9 @@ fn identity_headers(routes: &[Route], global: &[Arc<Filter>]) -> Vec<http::Heade
 }
 
 impl Snapshot {
-    /// Stops resolving and probing for this snapshot, once another has taken over.
+    /// Stops resolving, probing and following issuers for this snapshot, once another has taken over.
     pub(crate) fn retire(&self) {
+        self.key_sets.iter().for_each(|source| source.retire());
         for upstream in self.upstreams.values() {
             if let Kind::Service(service) = &upstream.kind
                 && let Ok(mut background) = service.background.lock()

@@ -212,7 +212,7 @@ routes:
     assert_eq!(get(gateway.http, "a.test", "/users/7").await.status, 200);
 
     let page = gateway.admin("/").await.text();
-    for path in ["/metrics", "/livez", "/readyz", "/config", "/routes", "/upstreams"] {
+    for path in ["/metrics", "/livez", "/readyz", "/config", "/routes", "/upstreams", "/jwks"] {
         assert!(page.contains(path), "{page}");
         let answer = gateway.admin(path).await;
         assert_eq!(answer.status, 200, "{path}");
@@ -313,7 +313,7 @@ routes:
     assert_eq!(seen.header("x-more"), Some(&*format!("Bearer {}", CANARIES[0])));
 
     let silent = async |what: &str| {
-        for page in ["/", "/metrics", "/readyz", "/config", "/routes", "/upstreams"] {
+        for page in ["/", "/metrics", "/readyz", "/config", "/routes", "/upstreams", "/jwks"] {
             let text = gateway.admin(page).await.text();
             for canary in CANARIES {
                 assert!(!text.contains(&canary[..12]), "{what}: {page} shows {canary}");

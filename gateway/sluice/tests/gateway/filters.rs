@@ -1,8 +1,12 @@
 //! What each filter does to real requests and answers, alone and beside the others.
 
 mod algorithms;
+mod carriers;
 mod cors;
+mod forgeries;
+mod jwks;
 mod jwt;
+mod key_files;
 mod odd_bytes;
 mod rate_limit;
 mod refuse;

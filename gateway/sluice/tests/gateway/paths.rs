@@ -184,7 +184,9 @@ async fn p_14_no_request_names_the_service_it_goes_to() {
 async fn p_15_the_gateways_own_pages_stand_before_no_route() {
     let recorder = Recorder::answering(Answer::ok("the service"));
     let gateway = Gateway::start(&passing(recorder.addr())).await;
-    for page in ["/livez", "/readyz", "/healthz", "/metrics", "/config", "/routes", "/upstreams"] {
+    for page in
+        ["/livez", "/readyz", "/healthz", "/metrics", "/config", "/routes", "/upstreams", "/jwks"]
+    {
         assert_eq!(gateway.get(page).await.text(), "the service", "{page}");
     }
     assert_ne!(gateway.admin("/livez").await.text(), "the service");

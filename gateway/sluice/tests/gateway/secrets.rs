@@ -128,7 +128,7 @@ async fn no_canary_comes_out() {
         .await;
         assert!(gateway.admin("/config").await.text().contains("error"), "{bad}");
     }
-    for page in ["/config", "/routes", "/upstreams", "/metrics", "/readyz"] {
+    for page in ["/config", "/routes", "/upstreams", "/jwks", "/metrics", "/readyz"] {
         assert_eq!(gateway.admin(page).await.status, 200, "{page}");
     }
     eventually("Redis to refuse the password", async || {

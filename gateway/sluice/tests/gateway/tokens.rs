@@ -1,9 +1,13 @@
 //! Keys and signed tokens, made by the openssl program alone: nothing the gateway verifies with has
-//! also signed. The one rule: header and claims are signed as the test wrote them, however wrong.
+//! also signed. An issuer publishes such keys over HTTPS. The one rule: header and claims are signed as
+//! the test wrote them, however wrong.
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use sluice_chaos::pki;
+use sluice_chaos::recorder::{Answer, Recorder};
 
 /// A key of one algorithm of RFC 7518 or RFC 8037.
 pub(crate) struct Key {
@@ -14,7 +18,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// A fresh key for HS256, RS256, PS256, ES256 or EdDSA.
+    /// A fresh key for HS256, RS256, PS256, ES256 or EdDSA; `RS1024` is a weak one for RS256.
     pub(crate) fn new(alg: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let private = folder.path().join("private.pem");
@@ -26,11 +30,13 @@ impl Key {
                 return Self { alg, folder, shared };
             }
             "RS256" | "PS256" => &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+            "RS1024" => &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"],
             "ES256" => &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
             "EdDSA" => &["-algorithm", "ed25519"],
             other => panic!("no key for {other}"),
         };
         openssl(&[&["genpkey", "-out", private], kind].concat());
+        let alg = if alg == "RS1024" { "RS256" } else { alg };
         let public = openssl(&["pkey", "-in", private, "-pubout"]);
         Self { alg, folder, shared: String::from_utf8(public).unwrap() }
     }
@@ -81,10 +87,110 @@ impl Key {
         format!("{signed}.{}", base64url(&signature))
     }
 
+    /// The public half as a member of a set, with this name and more members.
+    pub(crate) fn jwk(&self, kid: &str, more: &str) -> String {
+        let material = match self.alg {
+            "HS256" => {
+                format!(r#""kty":"oct","alg":"HS256","k":"{}""#, base64url(self.shared.as_bytes()))
+            }
+            "RS256" | "PS256" => {
+                let public = self.folder.path().join("public.pem");
+                std::fs::write(&public, &self.shared).unwrap();
+                let public = public.to_str().unwrap();
+                let told = openssl(&["rsa", "-pubin", "-in", public, "-noout", "-modulus"]);
+                let told = String::from_utf8(told).unwrap();
+                let digits = told.trim().trim_start_matches("Modulus=").as_bytes();
+                let byte = |pair: &[u8]| {
+                    u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()
+                };
+                let modulus: Vec<u8> = digits.chunks(2).map(byte).collect();
+                let n = base64url(&modulus);
+                format!(r#""kty":"RSA","alg":"{}","e":"AQAB","n":"{n}""#, self.alg)
+            }
+            "ES256" => {
+                let der = self.der();
+                let (x, y) = der[der.len() - 64..].split_at(32);
+                let (x, y) = (base64url(x), base64url(y));
+                format!(r#""kty":"EC","crv":"P-256","x":"{x}","y":"{y}""#)
+            }
+            _ => {
+                let der = self.der();
+                let x = base64url(&der[der.len() - 32..]);
+                format!(r#""kty":"OKP","crv":"Ed25519","x":"{x}""#)
+            }
+        };
+        format!(r#"{{{material},"kid":"{kid}"{more}}}"#)
+    }
+
+    fn der(&self) -> Vec<u8> {
+        let private = self.private();
+        openssl(&["pkey", "-in", private.to_str().unwrap(), "-pubout", "-outform", "DER"])
+    }
+
+    /// A token that names its key.
+    pub(crate) fn named(&self, kid: &str, claims: &str) -> String {
+        self.sign(&format!(r#"{{"alg":"{}","kid":"{kid}"}}"#, self.alg), claims)
+    }
+
+    /// A token under another algorithm's name, signed with this text as an HMAC secret.
+    pub(crate) fn forged(&self, kid: &str, claims: &str, secret: &[u8]) -> String {
+        let header = base64url(format!(r#"{{"alg":"HS256","kid":"{kid}"}}"#).as_bytes());
+        let signed = format!("{header}.{}", base64url(claims.as_bytes()));
+        let input = self.folder.path().join("forged");
+        std::fs::write(&input, &signed).unwrap();
+        format!("{signed}.{}", base64url(&hmac(secret, input.to_str().unwrap())))
+    }
+
     /// Where the private key is.
     pub(crate) fn private(&self) -> PathBuf {
         self.folder.path().join("private.pem")
     }
+}
+
+/// Publishes keys over HTTPS under the name `keys.test`.
+pub(crate) struct Issuer {
+    pub(crate) recorder: Recorder,
+    authority: pki::Authority,
+}
+
+impl Issuer {
+    /// With this set of keys.
+    pub(crate) fn start(keys: &[String]) -> Self {
+        let authority = pki::Authority::new();
+        let tls = pki::server_config(&authority.issue(&["keys.test"]), &["http/1.1"]);
+        let recorder = Recorder::setup().answer(published(keys)).tls(tls).start();
+        Self { recorder, authority }
+    }
+
+    /// Publishes other keys.
+    pub(crate) fn publish(&self, keys: &[String]) {
+        self.recorder.set(published(keys));
+    }
+
+    /// A file that the config below names.
+    pub(crate) fn files(&self) -> Vec<(&'static str, String)> {
+        vec![("issuer.pem", self.authority.pem())]
+    }
+
+    /// The section `jwks` of a filter, with more members.
+    pub(crate) fn jwks(&self, more: &str) -> String {
+        let address = self.recorder.addr();
+        format!(
+            "{{ url: \"https://{address}/keys?canary=c4n4ry\", \
+             tls: {{ ca_file: issuer.pem, server_name: keys.test }}{more} }}"
+        )
+    }
+
+    /// How often it was asked.
+    pub(crate) fn fetches(&self) -> usize {
+        self.recorder.requests().len()
+    }
+}
+
+/// A set of keys as an answer.
+pub(crate) fn published(keys: &[String]) -> Answer {
+    let set = format!("{{\"keys\":[{}]}}", keys.join(","));
+    Answer::new(200).header("Content-Type", "application/json").body(set)
 }
 
 /// Seconds since 1970.

@@ -14,6 +14,7 @@ mod machine;
 mod names;
 mod secrets;
 mod services;
+mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,11 +22,12 @@ use std::path::{Path, PathBuf};
 /// Its id, what happens, and what the gateway does about it.
 type Row = (&'static str, &'static str, &'static str);
 
-const PARTS: [(&str, &[Row]); 6] = [
+const PARTS: [(&str, &[Row]); 7] = [
     ("Clients over HTTP/1", client::ROWS),
     ("Clients over HTTP/2", http2::ROWS),
     ("TLS, header fields, paths, tunnels", names::ROWS),
     ("Services, and overload", services::ROWS),
+    ("Tokens", tokens::ROWS),
     ("Secrets and logs", secrets::ROWS),
     ("The machine", machine::ROWS),
 ];
@@ -112,7 +114,7 @@ fn read(text: &str, file: &str, shown: &mut Shown) {
 /// `h1-05` or `H1-05` as an id: capital letters, perhaps a digit, and a number of two digits.
 fn id(word: &str) -> Option<String> {
     let (family, number) = word.split_once('-')?;
-    let known = ["H1", "H2", "T", "HD", "P", "W", "U", "V", "S", "E", "G", "F", "Z"];
+    let known = ["H1", "H2", "T", "HD", "P", "W", "U", "V", "S", "E", "G", "F", "Z", "J"];
     let family = family.to_ascii_uppercase();
     let number = Some(number).filter(|n| n.len() == 2 && n.bytes().all(|b| b.is_ascii_digit()))?;
     known.contains(&family.as_str()).then(|| format!("{family}-{number}"))

@@ -21,23 +21,40 @@ use crate::parts::env::{Env, Owner};
 use crate::parts::text::push_claim;
 
 mod cache;
+mod carrier;
 mod claims;
+mod follow;
+mod form;
+mod jwk;
+mod kept;
+mod key;
 pub(crate) mod keys;
+mod keyset;
+mod source;
 
-use cache::Cache;
-use keys::{KeyConfig, Keys};
+use cache::{Cache, Proof};
+use carrier::{Carriers, Found};
+pub(crate) use follow::follow;
+use form::Form;
+use keys::KeyConfig;
+use keyset::Looked;
+pub(crate) use keyset::{KeySet, Outcome};
+pub(crate) use source::Source;
+use source::Trust;
 
-/// RFC 6750 section 2.1, with the blank behind it.
-const BEARER: &[u8] = b"bearer ";
-/// Longest token accepted, bytes.
-const MAX_TOKEN: usize = 8 * 1024;
+/// What a caller is told to wait for keys, when they are not there.
+const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Verifies a bearer token (HS, RS, PS, ES, EdDSA) with keys given here.
+/// Verifies a token (HS, RS, PS, ES, EdDSA) with keys given here, or with those of an issuer.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     /// Keys that may have signed the token; a token names its key by `kid`.
+    #[serde(default)]
     pub(crate) keys: Vec<KeyConfig>,
+    /// The same as a set from a file or from an issuer, instead of `keys`.
+    #[serde(default)]
+    jwks: Option<Box<source::Config>>,
     /// Accepted `iss` values; empty means any, and then none is required.
     #[serde(default)]
     issuers: Vec<String>,
@@ -56,16 +73,16 @@ pub(crate) struct Config {
     /// Clock difference allowed for `exp` and `nbf`.
     #[serde(default = "default_leeway")]
     leeway: Span,
-    /// The header that carries the token; `Authorization` expects `Bearer` before it.
-    #[serde(default = "default_header")]
-    header: String,
+    /// Where the token may stand; a request with two is refused. `Authorization: Bearer` if not given.
+    #[serde(default = "default_from")]
+    from: Vec<carrier::Config>,
     /// Headers to set for the service from claims: `{ X-User-Id: sub }`. What a client sends under
     /// these names is removed first, on this route and everywhere else.
     #[serde(default)]
     claims_to_headers: std::collections::BTreeMap<String, String>,
-    /// Whether the token itself is passed on to the service.
-    #[serde(default = "default_forward")]
-    forward_token: bool,
+    /// Whether the token itself is passed on to the service. If not given, it is, but not from a query.
+    #[serde(default)]
+    forward_token: Option<bool>,
     /// Verified tokens remembered by each worker until they expire; 0 turns this off.
     #[serde(default = "default_cache")]
     cache: usize,
@@ -80,12 +97,8 @@ fn default_leeway() -> Span {
     Span(std::time::Duration::from_secs(60))
 }
 
-fn default_header() -> String {
-    "Authorization".to_owned()
-}
-
-fn default_forward() -> bool {
-    true
+fn default_from() -> Vec<carrier::Config> {
+    vec![carrier::Config::usual()]
 }
 
 fn default_cache() -> usize {
@@ -94,12 +107,12 @@ fn default_cache() -> usize {
 
 impl Config {
     pub(crate) fn build(&self, at: &Place<'_>, _: &Owner, env: &mut Env<'_>) -> Option<Jwt> {
-        let keys = keys::build(&self.keys, &at.field("keys"), env);
-        let header = header_name(&self.header, &at.field("header"), env);
+        let trust = self.trust(at, env);
+        let carriers = carrier::build(&self.from, self.forward_token, &at.field("from"), env);
         let mut copies = Some(Vec::new());
         for (name, claim) in &self.claims_to_headers {
             let place = at.field("claims_to_headers");
-            match identity_header(name, &place.key(name), env) {
+            match identity_header(name, carriers.as_ref(), &place.key(name), env) {
                 Some(name) => copies.as_mut().map(|all| all.push((name, claim.clone()))),
                 None => copies.take().map(|_| ()),
             };
@@ -117,23 +130,50 @@ impl Config {
             leeway: leeway.as_secs(),
         };
         Some(Jwt {
-            keys: keys?,
+            trust: trust?,
             checks,
             any_role: self.any_role.clone(),
             roles_claim: self.roles_claim.clone(),
-            header: header?,
+            carriers: carriers?,
             copies: copies?,
-            forward_token: self.forward_token,
             cache: Cache::new(self.cache),
         })
     }
 }
 
-/// A header that may carry a claim: none that frames or routes the request.
-fn identity_header(name: &str, at: &Place<'_>, env: &mut Env<'_>) -> Option<HeaderName> {
+impl Config {
+    fn trust(&self, at: &Place<'_>, env: &mut Env<'_>) -> Option<Trust> {
+        match &self.jwks {
+            None => keys::build(&self.keys, &at.field("keys"), env)
+                .map(|keys| Trust::Fixed(Box::new(keys))),
+            Some(jwks) => {
+                let place = at.field("jwks");
+                if !self.keys.is_empty() {
+                    env.problems.error(&place, "write either `keys` or `jwks`");
+                    return None;
+                }
+                jwks.build(&place, env)
+            }
+        }
+    }
+
+    /// Names of cookies and parameters that carry tokens.
+    pub(crate) fn names_of_tokens(&self) -> impl Iterator<Item = &str> {
+        self.from.iter().filter_map(carrier::Config::name)
+    }
+}
+
+/// A header that may carry a claim: none that frames or routes the request, or carries the token.
+fn identity_header(
+    name: &str,
+    carriers: Option<&Carriers>,
+    at: &Place<'_>,
+    env: &mut Env<'_>,
+) -> Option<HeaderName> {
     let parsed = header_name(name, at, env)?;
+    let carries = carriers.is_some_and(|carriers| carriers.reads(&parsed));
     let taken = super::headers::OURS.contains(&parsed.as_str()) || parsed == AUTHORIZATION;
-    if taken || tells_certificate(parsed.as_str()) {
+    if taken || carries || tells_certificate(parsed.as_str()) {
         env.problems.error(at, format!("`{name}` cannot carry a claim"));
         return None;
     }
@@ -150,31 +190,43 @@ fn header_name(name: &str, at: &Place<'_>, env: &mut Env<'_>) -> Option<HeaderNa
 
 #[derive(Debug)]
 pub(crate) struct Jwt {
-    keys: Keys,
+    trust: Trust,
     checks: claims::Checks,
     any_role: Vec<String>,
     roles_claim: String,
-    header: HeaderName,
+    carriers: Carriers,
     copies: Vec<(HeaderName, String)>,
-    forward_token: bool,
     cache: Cache,
+}
+
+/// Why a token is not accepted.
+#[derive(Debug, Clone, Copy)]
+enum Refused {
+    For(Fault),
+    /// Its key is not known, or no key is. An issuer may have it by now.
+    Key(Fault),
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Self::For(fault)
+    }
 }
 
 impl Hooks for Jwt {
     async fn on_request(&self, cx: &mut Cx, head: &mut Parts) -> Result<Flow, Fault> {
-        let token = self.token(&head.headers)?;
+        let (token, found) = self.carriers.find(head)?;
         let now = clock::unix_seconds();
-        let principal = match self.cache.get(token, now) {
+        let principal = match self.known(token, now) {
             Some(principal) => principal,
-            None => self.verify(token, now)?,
+            None => match self.verify(token, now) {
+                Ok(principal) => principal,
+                Err(Refused::For(fault)) => return Err(fault),
+                // Rare, and much larger than the rest.
+                Err(Refused::Key(fault)) => Box::pin(self.ask_issuer(cx, token, fault)).await?,
+            },
         };
-        self.permit(&principal)?;
-        self.copy_claims(&principal, &mut head.headers)?;
-        if !self.forward_token {
-            head.headers.remove(&self.header);
-        }
-        cx.principal = Some(principal);
-        Ok(Flow::Next)
+        self.admit(cx, head, found, principal)
     }
 }
 
@@ -184,33 +236,69 @@ impl Jwt {
         self.copies.iter().map(|(name, _)| name)
     }
 
-    fn token<'h>(&self, headers: &'h HeaderMap) -> Result<&'h [u8], Fault> {
-        let mut values = headers.get_all(&self.header).iter();
-        let value = values.next().ok_or(Fault::TokenMissing)?;
-        if values.next().is_some() {
-            return Err(Fault::TokenAmbiguous);
-        }
-        let mut token = value.as_bytes();
-        if self.header == AUTHORIZATION {
-            let scheme = token.split_off(..BEARER.len()).ok_or(Fault::TokenInvalid)?;
-            if !scheme.eq_ignore_ascii_case(BEARER) {
-                return Err(Fault::TokenInvalid);
-            }
-            token = token.trim_ascii_start();
-        }
-        if token.is_empty() || token.len() > MAX_TOKEN {
-            return Err(Fault::TokenInvalid);
-        }
-        Ok(token)
+    fn known(&self, token: &[u8], now: u64) -> Option<Arc<Principal>> {
+        self.cache.get(token, now, self.trust.generation(), |key| self.trust.has(key))
     }
 
-    fn verify(&self, token: &[u8], now: u64) -> Result<Arc<Principal>, Fault> {
-        let text = std::str::from_utf8(token).map_err(|_| Fault::TokenInvalid)?;
-        let claims = self.keys.verify(text)?;
-        let expires = self.checks.check(&claims, now)?;
-        let principal = Arc::new(Principal { claims });
-        self.cache.put(token, &principal, expires);
-        Ok(principal)
+    fn verify(&self, token: &[u8], now: u64) -> Result<Arc<Principal>, Refused> {
+        let form = Form::read(token)?;
+        // What no key could be for needs no other key.
+        if form.alg.is_none() {
+            return Err(Fault::TokenInvalid.into());
+        }
+        self.trust.look(|keys, generation| {
+            let keys = keys.ok_or(Refused::Key(Fault::KeysUnavailable))?;
+            let key = keys.find(&form).ok_or(match form.kid {
+                Some(_) => Refused::Key(Fault::TokenInvalid),
+                None => Refused::For(Fault::TokenInvalid),
+            })?;
+            let claims = key.verify(&form)?;
+            let expires = self.checks.check(&claims, now)?;
+            let principal = Arc::new(Principal { claims });
+            let proof = Proof { expires, generation, key: key.id };
+            self.cache.put(token, &principal, proof);
+            Ok(principal)
+        })
+    }
+
+    /// Has the issuer asked for the key, if that may be done now, and tries once more.
+    async fn ask_issuer(
+        &self,
+        cx: &mut Cx,
+        token: &[u8],
+        fault: Fault,
+    ) -> Result<Arc<Principal>, Fault> {
+        let looked = match &self.trust {
+            Trust::Fixed(_) => return Err(fault),
+            Trust::Issuer(source) => source.look_again().await,
+        };
+        let outcome = match looked {
+            Looked::Again => self.verify(token, clock::unix_seconds()).map_err(|refused| {
+                let (Refused::For(fault) | Refused::Key(fault)) = refused;
+                fault
+            }),
+            Looked::Recently => Err(fault),
+            // Nobody can tell whether the key is the issuer's.
+            Looked::InVain => Err(Fault::KeysUnavailable),
+        };
+        if outcome.as_ref().is_err_and(|fault| *fault == Fault::KeysUnavailable) {
+            cx.retry_after = Some(RETRY_AFTER);
+        }
+        outcome
+    }
+
+    fn admit(
+        &self,
+        cx: &mut Cx,
+        head: &mut Parts,
+        found: Found,
+        principal: Arc<Principal>,
+    ) -> Result<Flow, Fault> {
+        self.permit(&principal)?;
+        self.copy_claims(&principal, &mut head.headers)?;
+        self.carriers.conceal(found, head)?;
+        cx.principal = Some(principal);
+        Ok(Flow::Next)
     }
 
     fn permit(&self, principal: &Principal) -> Result<(), Fault> {

@@ -2,27 +2,22 @@
 //! answer for as long as there is no better one. Runs on the control plane; the request path only
 //! ever reads a finished set.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Kind, Upstream};
 use crate::base::clock;
 use crate::base::yaml::Place;
+pub(crate) use crate::lasting::resolver::Settings;
+use crate::lasting::resolver::{RETRY, TTL};
 use crate::lasting::retained::Retained;
 use crate::lasting::tasks::{self, Owned};
 use crate::parts::env::Env;
 
-/// Shortest and longest time an answer is used, whatever its time to live says.
-const TTL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// Pause after a failed look-up.
-const RETRY: Duration = Duration::from_secs(2);
 /// How long start-up and reload wait for names before they go on without them.
 const FIRST: Duration = Duration::from_secs(2);
 
@@ -33,12 +28,6 @@ pub(crate) struct Config {
     /// Name servers as `address:port`; the system's (`/etc/resolv.conf`) if there are none.
     #[serde(default)]
     nameservers: Vec<String>,
-}
-
-/// Checked settings.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Settings {
-    nameservers: Vec<SocketAddr>,
 }
 
 impl Config {
@@ -75,7 +64,7 @@ pub(crate) async fn follow(
         for name in service.plan.names() {
             let resolver = match &resolver {
                 Some(resolver) => Arc::clone(resolver),
-                None => match build(settings) {
+                None => match settings.resolver() {
                     Ok(built) => Arc::clone(resolver.insert(Arc::new(built))),
                     Err(error) => {
                         tracing::error!(%error, "no name resolution");
@@ -99,35 +88,6 @@ pub(crate) async fn follow(
     }
     let all = futures_util::future::join_all(first);
     let _ = tokio::time::timeout_at(clock::deadline(clock::now().after(FIRST)), all).await;
-}
-
-fn build(settings: &Settings) -> Result<TokioResolver, hickory_resolver::net::NetError> {
-    let mut builder = if settings.nameservers.is_empty() {
-        TokioResolver::builder_tokio()?
-    } else {
-        let servers = settings
-            .nameservers
-            .iter()
-            .map(|server| {
-                let connections =
-                    [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut c| {
-                        c.port = server.port();
-                        c
-                    });
-                NameServerConfig::new(server.ip(), true, connections.to_vec())
-            })
-            .collect();
-        TokioResolver::builder_with_config(
-            ResolverConfig::from_name_servers(servers),
-            TokioRuntimeProvider::default(),
-        )
-    };
-    let options = builder.options_mut();
-    options.timeout = Duration::from_secs(2);
-    options.attempts = 2;
-    options.positive_max_ttl = Some(TTL.1);
-    options.negative_max_ttl = Some(RETRY);
-    builder.build()
 }
 
 async fn keep_up(

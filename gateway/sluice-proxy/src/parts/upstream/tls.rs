@@ -40,13 +40,13 @@ pub(crate) struct Compiled {
 
 impl Compiled {
     /// The name to verify for an endpoint.
-    pub(super) fn for_host(&self, host: &str) -> Option<ServerName<'static>> {
+    pub(crate) fn for_host(&self, host: &str) -> Option<ServerName<'static>> {
         self.server_name.clone().or_else(|| ServerName::try_from(host.to_owned()).ok())
     }
 }
 
 impl Config {
-    pub(super) fn build(
+    pub(crate) fn build(
         &self,
         protocol: Protocol,
         at: &Place<'_>,

@@ -12,9 +12,11 @@ use super::Compiler;
 use crate::base::respond::Envelope;
 use crate::base::yaml::Place;
 use crate::lasting::redis::Target;
+use crate::lasting::resolver::Names;
 use crate::lasting::telemetry::access::Output;
 use crate::lasting::telemetry::privacy;
 use crate::parts::env::digest;
+use crate::parts::filters::Declared;
 use crate::parts::overload::Overload;
 use crate::parts::upstream::discovery;
 use crate::snapshot::config;
@@ -66,6 +68,9 @@ impl Compiler<'_> {
     pub(super) fn settings(&mut self, at: &Place<'_>) -> Option<Settings> {
         let config = self.config;
         let resolver = config.resolver.build(&at.field("resolver"), &mut self.env);
+        if let Some(resolver) = &resolver {
+            self.env.names = Arc::new(Names::new(resolver.clone()));
+        }
         let overload = config.overload.build(&at.field("overload"), &mut self.env);
         self.admin(&at.field("admin").field("address"));
         self.redis(&at.field("redis").field("url"));
@@ -130,7 +135,16 @@ impl Compiler<'_> {
                 )
                 .help("make one with `openssl rand -base64 48`");
         }
-        Arc::new(privacy::mask(config.mask.fields.iter().map(String::as_str), key))
+        let fields = config.mask.fields.iter().map(String::as_str);
+        Arc::new(privacy::mask(fields.chain(self.names_of_tokens()), key))
+    }
+
+    /// Tokens in cookies and queries have names that operators choose.
+    fn names_of_tokens(&self) -> impl Iterator<Item = &str> {
+        let of_groups = self.config.groups.iter().flat_map(|group| &group.filters);
+        let of_routes = self.config.routes.iter().flat_map(|route| &route.filters);
+        let all = self.config.filters.iter().chain(of_groups).chain(of_routes);
+        all.flat_map(Declared::secret_names)
     }
 
     fn admin(&mut self, at: &Place<'_>) {

@@ -221,13 +221,14 @@ routes:
     filters:
       - jwt:
           keys: [ { kid: k, alg: HS256, secret_file: k.key }, { kid: l, alg: HS256, secret: "${SECRET}" } ]
-          header: X-Token
+          from: [ { header: X-Token } ]
           forward_token: false
           claims_to_headers: { X-User-Id: sub, X-User-Meta: meta, X-User-Nick: nick }
     upstream: up
   - { id: open, match: { path: /open }, upstream: up }
 "#;
 
+/// Shows J-11.
 #[tokio::test]
 async fn services_learn_claims_from_the_token_and_never_from_the_caller() {
     let (key, second) = (Key::new("HS256"), Key::new("HS256"));

@@ -1,6 +1,6 @@
 //! Tokens that were verified already, so that a signature is checked once and not on every request.
-//! An entry holds the whole token and is compared with it; it dies when the token expires, and the
-//! cache dies with the filter, so changed keys or rules start empty.
+//! An entry holds the whole token and is compared with it; it dies when the token expires or when its
+//! key is no longer trusted, and the cache dies with the filter, so changed rules start empty.
 //!
 //! Each worker has a part of its own, so a hit writes nothing that another worker reads.
 
@@ -39,9 +39,18 @@ struct Entry {
     hash: u64,
     token: Box<[u8]>,
     principal: Arc<Principal>,
-    /// Seconds since 1970.
-    expires: u64,
+    proof: Proof,
     used: bool,
+}
+
+/// What made a token a good one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Proof {
+    /// Seconds since 1970.
+    pub(super) expires: u64,
+    /// The newest generation of keys that was seen to hold its key.
+    pub(super) generation: u64,
+    pub(super) key: u64,
 }
 
 /// Keys are hashes under a random seed already.
@@ -75,20 +84,37 @@ impl Cache {
         Self { capacity, seed: RandomState::default(), parts }
     }
 
-    pub(super) fn get(&self, token: &[u8], now: u64) -> Option<Arc<Principal>> {
+    /// `has` says whether a key is trusted in this generation of keys; it is asked once for each entry and
+    /// generation.
+    pub(super) fn get(
+        &self,
+        token: &[u8],
+        now: u64,
+        generation: u64,
+        has: impl FnOnce(u64) -> bool,
+    ) -> Option<Arc<Principal>> {
         if self.capacity == 0 {
             return None;
         }
-        self.part()?.get(self.seed.hash_one(token), token, now)
+        let mut part = self.part()?;
+        let entry = part.get(self.seed.hash_one(token), token, now)?;
+        if entry.proof.generation != generation {
+            if !has(entry.proof.key) {
+                return None;
+            }
+            entry.proof.generation = generation;
+        }
+        entry.used = true;
+        Some(Arc::clone(&entry.principal))
     }
 
-    pub(super) fn put(&self, token: &[u8], principal: &Arc<Principal>, expires: u64) {
+    pub(super) fn put(&self, token: &[u8], principal: &Arc<Principal>, proof: Proof) {
         if self.capacity == 0 {
             return;
         }
         let hash = self.seed.hash_one(token);
         let principal = Arc::clone(principal);
-        let entry = Entry { hash, token: token.into(), principal, expires, used: false };
+        let entry = Entry { hash, token: token.into(), principal, proof, used: false };
         if let Some(mut part) = self.part() {
             part.put(entry, self.capacity);
         }
@@ -102,13 +128,9 @@ impl Cache {
 }
 
 impl Part {
-    fn get(&mut self, hash: u64, token: &[u8], now: u64) -> Option<Arc<Principal>> {
+    fn get(&mut self, hash: u64, token: &[u8], now: u64) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(*self.places.get(&hash)?)?;
-        if *entry.token != *token || entry.expires <= now {
-            return None;
-        }
-        entry.used = true;
-        Some(Arc::clone(&entry.principal))
+        (*entry.token == *token && entry.proof.expires > now).then_some(entry)
     }
 
     fn put(&mut self, entry: Entry, capacity: usize) {
@@ -149,24 +171,42 @@ mod tests {
         Arc::new(Principal { claims: serde_json::Map::new() })
     }
 
+    fn until(expires: u64) -> Proof {
+        Proof { expires, generation: 1, key: 7 }
+    }
+
+    #[test]
+    fn an_entry_dies_with_its_key_and_outlives_other_keys() {
+        let cache = Cache::new(2);
+        cache.put(b"a", &principal(), until(100));
+        assert!(cache.get(b"a", 0, 1, |_| panic!("asked for nothing")).is_some());
+        assert!(cache.get(b"a", 0, 2, |key| key == 7).is_some(), "its key is in the next set too");
+        assert!(cache.get(b"a", 0, 2, |_| panic!("asked twice")).is_some());
+        assert!(cache.get(b"a", 0, 3, |_| false).is_none());
+        assert!(cache.get(b"a", 0, 3, |_| false).is_none(), "nor later");
+    }
+
     #[test]
     fn an_entry_dies_with_its_token() {
         let cache = Cache::new(2);
-        cache.put(b"a", &principal(), 100);
-        assert!(cache.get(b"a", 99).is_some());
-        assert!(cache.get(b"a", 100).is_none());
-        assert!(cache.get(b"b", 0).is_none());
-        cache.put(b"a", &principal(), 200);
-        assert!(cache.get(b"a", 100).is_some(), "verified anew, it lives on");
+        cache.put(b"a", &principal(), until(100));
+        assert!(cache.get(b"a", 99, 1, |_| false).is_some());
+        assert!(cache.get(b"a", 100, 1, |_| false).is_none());
+        assert!(cache.get(b"b", 0, 1, |_| false).is_none());
+        cache.put(b"a", &principal(), until(200));
+        assert!(cache.get(b"a", 100, 1, |_| false).is_some(), "verified anew, it lives on");
     }
 
     #[test]
     fn the_cache_is_bounded_and_keeps_what_is_used() {
         let cache = Cache::new(100);
-        cache.put(b"kept", &principal(), 100);
+        cache.put(b"kept", &principal(), until(100));
         for token in 0..1_000_u32 {
-            cache.put(&token.to_be_bytes(), &principal(), 100);
-            assert!(cache.get(b"kept", 0).is_some(), "used all the time, forgotten at {token}");
+            cache.put(&token.to_be_bytes(), &principal(), until(100));
+            assert!(
+                cache.get(b"kept", 0, 1, |_| false).is_some(),
+                "used all the time, forgotten at {token}"
+            );
         }
         let part = cache.part().unwrap();
         assert_eq!((part.entries.len(), part.places.len()), (100, 100));
@@ -177,23 +217,23 @@ mod tests {
     fn a_full_cache_whose_entries_are_all_used_takes_a_new_one() {
         let cache = Cache::new(3);
         for token in [b"a", b"b", b"c"] {
-            cache.put(token, &principal(), 100);
-            assert!(cache.get(token, 0).is_some());
+            cache.put(token, &principal(), until(100));
+            assert!(cache.get(token, 0, 1, |_| false).is_some());
         }
-        cache.put(b"d", &principal(), 100);
-        assert!(cache.get(b"d", 0).is_some());
+        cache.put(b"d", &principal(), until(100));
+        assert!(cache.get(b"d", 0, 1, |_| false).is_some());
     }
 
     #[test]
     fn workers_do_not_share() {
         let cache = Arc::new(Cache::new(10));
-        cache.put(b"a", &principal(), 100);
+        cache.put(b"a", &principal(), until(100));
         let other = Arc::clone(&cache);
         let seen = std::thread::spawn(move || {
             seat::take(1);
-            other.get(b"a", 0).is_some()
+            other.get(b"a", 0, 1, |_| false).is_some()
         });
         assert!(!seen.join().unwrap());
-        assert!(cache.get(b"a", 0).is_some());
+        assert!(cache.get(b"a", 0, 1, |_| false).is_some());
     }
 }

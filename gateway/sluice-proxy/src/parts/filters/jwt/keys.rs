@@ -1,22 +1,19 @@
-//! Keys that tokens may be signed with. Each key has one algorithm, fixed in the config; weak and
-//! mismatched keys are refused when the config is compiled, since the library does not do it.
+//! Keys that tokens may be signed with, as the config lists them: each has one algorithm. Weak and
+//! mismatched keys are refused when the config is compiled.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::DecodingKey;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::claims::Claims;
-use crate::base::fault::Fault;
+use super::form::Form;
+use super::key::{Alg, Family, Key, MIN_SECRET};
 use crate::base::units::Secret;
 use crate::base::yaml::Place;
 use crate::parts::env::{Env, digest};
-
-/// Bytes an HMAC secret needs at least (RFC 7518 section 3.2).
-const MIN_SECRET: usize = 32;
 
 /// One key: an HMAC secret, or a public key in PEM form.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -37,62 +34,57 @@ pub(crate) struct KeyConfig {
     pub(crate) public_key_file: Option<String>,
 }
 
-/// Algorithms of RFC 7518 and RFC 8037 that are served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-pub(crate) enum Alg {
-    HS256,
-    HS384,
-    HS512,
-    RS256,
-    RS384,
-    RS512,
-    PS256,
-    PS384,
-    PS512,
-    ES256,
-    ES384,
-    EdDSA,
-}
-
-impl Alg {
-    pub(crate) fn algorithm(self) -> Algorithm {
-        match self {
-            Self::HS256 => Algorithm::HS256,
-            Self::HS384 => Algorithm::HS384,
-            Self::HS512 => Algorithm::HS512,
-            Self::RS256 => Algorithm::RS256,
-            Self::RS384 => Algorithm::RS384,
-            Self::RS512 => Algorithm::RS512,
-            Self::PS256 => Algorithm::PS256,
-            Self::PS384 => Algorithm::PS384,
-            Self::PS512 => Algorithm::PS512,
-            Self::ES256 => Algorithm::ES256,
-            Self::ES384 => Algorithm::ES384,
-            Self::EdDSA => Algorithm::EdDSA,
-        }
-    }
-
-    pub(crate) fn is_hmac(self) -> bool {
-        matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
-    }
-}
-
-/// Compiled keys by name.
-pub(crate) struct Keys {
-    by_kid: HashMap<String, Key>,
+/// Checked keys by name.
+#[derive(Default)]
+pub(super) struct Keys {
+    by_kid: HashMap<String, Box<Key>>,
     /// The key of tokens that name none: only when there is just one.
     only: Option<String>,
-}
-
-struct Key {
-    key: DecodingKey,
-    validation: Validation,
-    algorithm: Algorithm,
+    /// The one key of a set, which has no name.
+    nameless: Option<Box<Key>>,
 }
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.by_kid.keys()).finish()
+    }
+}
+
+impl Keys {
+    /// Keys that have different names.
+    pub(super) fn new(by_kid: HashMap<String, Box<Key>>) -> Self {
+        let only = (by_kid.len() == 1).then(|| by_kid.keys().next().cloned()).flatten();
+        Self { by_kid, only, nameless: None }
+    }
+
+    /// A single key that has no name; it is for tokens that name none.
+    pub(super) fn nameless(key: Box<Key>) -> Self {
+        Self { nameless: Some(key), ..Self::default() }
+    }
+
+    /// The key a token asks for.
+    pub(super) fn find(&self, form: &Form<'_>) -> Option<&Key> {
+        match form.kid.as_ref().or(self.only.as_ref()) {
+            Some(kid) => self.by_kid.get(kid).map(|key| &**key),
+            None => self.nameless.as_deref(),
+        }
+    }
+
+    /// Whether a key that was used before is still here.
+    pub(super) fn has(&self, id: u64) -> bool {
+        self.all().any(|(_, key)| key.id == id)
+    }
+
+    /// Whether both hold the same keys.
+    pub(super) fn same_as(&self, other: &Self) -> bool {
+        let count = |keys: &Self| keys.all().count();
+        count(self) == count(other) && self.all().all(|(_, key)| other.has(key.id))
+    }
+
+    /// Names and keys.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Option<&str>, &Key)> {
+        let named = self.by_kid.iter().map(|(kid, key)| (Some(kid.as_str()), &**key));
+        named.chain(self.nameless.as_deref().map(|key| (None, key)))
     }
 }
 
@@ -116,32 +108,27 @@ pub(super) fn build(configs: &[KeyConfig], at: &Place<'_>, env: &mut Env<'_>) ->
         }
         match config.build(&at, env) {
             Some(key) => {
-                by_kid.insert(config.kid.clone(), key);
+                by_kid.insert(config.kid.clone(), Box::new(key));
             }
             None => whole = false,
         }
     }
-    let only = (configs.len() == 1).then(|| configs.first().map(|c| c.kid.clone())).flatten();
-    whole.then_some(Keys { by_kid, only })
+    whole.then(|| Keys::new(by_kid))
 }
 
 impl KeyConfig {
     fn build(&self, at: &Place<'_>, env: &mut Env<'_>) -> Option<Key> {
-        let key = if self.alg.is_hmac() {
+        let (key, place) = if self.alg.is_hmac() {
             let secret = self.secret_bytes(at, env)?;
-            DecodingKey::from_secret(&secret)
+            (DecodingKey::from_secret(&secret), at.clone())
         } else {
-            self.public_key(at, env)?
+            (self.public_key(at, env)?, at.field("public_key_file"))
         };
-        let algorithm = self.alg.algorithm();
-        let mut validation = Validation::new(algorithm);
-        // Times, issuer and audience are checked on our own reading of the claims, which refuses
-        // duplicate members; the library checks the signature.
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
-        Some(Key { key, validation, algorithm })
+        let key = Key::new(&self.kid, vec![self.alg], key);
+        key.map_err(|why| {
+            env.problems.error(&place, format!("not a key for {:?}: {why}", self.alg))
+        })
+        .ok()
     }
 
     /// The HMAC secret, made if this is a development config and the file is not there.
@@ -199,9 +186,9 @@ impl KeyConfig {
                 .help("make it with `openssl pkey -in private.pem -pubout -out public.pem`");
             return None;
         }
-        let parsed = match self.alg {
-            Alg::ES256 | Alg::ES384 => DecodingKey::from_ec_pem(&pem),
-            Alg::EdDSA => DecodingKey::from_ed_pem(&pem),
+        let parsed = match self.alg.family() {
+            Family::P256 | Family::P384 => DecodingKey::from_ec_pem(&pem),
+            Family::Ed25519 => DecodingKey::from_ed_pem(&pem),
             _ => DecodingKey::from_rsa_pem(&pem),
         };
         match parsed {
@@ -234,33 +221,4 @@ fn development_secret(path: &Path, may_write: bool) -> Zeroizing<Vec<u8>> {
             "cannot keep the development JWT secret; it lives in memory, so `sluice token` cannot use it");
     }
     text.into_bytes().into()
-}
-
-// === Verifying ===
-
-impl Keys {
-    /// Checks header and signature; the claims still have to be judged.
-    pub(super) fn verify(
-        &self,
-        token: &str,
-    ) -> Result<serde_json::Map<String, serde_json::Value>, Fault> {
-        let header = jsonwebtoken::decode_header(token).map_err(|_| Fault::TokenInvalid)?;
-        let kid = header.kid.as_ref().or(self.only.as_ref()).ok_or(Fault::TokenInvalid)?;
-        let key = self.by_kid.get(kid).ok_or(Fault::TokenInvalid)?;
-        // RFC 7515 section 4.1.11: extensions that are not understood must be refused.
-        if header.alg != key.algorithm || has_critical(token) {
-            return Err(Fault::TokenInvalid);
-        }
-        let token = jsonwebtoken::decode::<Claims>(token, &key.key, &key.validation)
-            .map_err(|_| Fault::TokenInvalid)?;
-        Ok(token.claims.0)
-    }
-}
-
-fn has_critical(token: &str) -> bool {
-    use base64::Engine as _;
-    let head = token.split('.').next().unwrap_or("");
-    let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(head).unwrap_or_default();
-    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&decoded)
-        .map_or(true, |header| header.contains_key("crit"))
 }
