@@ -156,20 +156,23 @@ fn window_hit() -> Step {
 fn breaker_closed() -> Step {
     let rules = breaker::Rules {
         consecutive_failures: Some(5),
-        failure_rate: Some(breaker::RateRule {
-            percent: 50,
-            min_requests: 20,
-            window: Duration::from_secs(10),
-        }),
+        interval: None,
+        failure_rate: Some(50),
+        slow_calls: None,
+        min_requests: 20,
+        window: breaker::Window::Time(Duration::from_secs(10)),
         open_for: Duration::from_secs(5),
+        max_open_for: Duration::from_secs(60),
         half_open_requests: 3,
+        ramp: Duration::from_secs(10),
     };
+    let good = breaker::Report { outcome: breaker::Outcome::Success, took: Duration::ZERO, id: 0 };
     let (cell, mut now) = (breaker::Cell::default(), 0);
     Box::new(move || {
         now += 1_000;
         let now = Moment::from_nanos(now);
-        if let Ok(admission) = cell.admit(&rules, now) {
-            black_box(cell.record(&rules, now, admission.ticket, breaker::Outcome::Success));
+        if let Ok(admission) = cell.admit(&rules, now, 0) {
+            black_box(cell.record(&rules, now, admission.ticket, &good, 0));
         }
     })
 }

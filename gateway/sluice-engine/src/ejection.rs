@@ -134,7 +134,7 @@ impl Group {
         }
         let turn = culprit.turn(rules, now);
         let long = rules.base.saturating_mul(turn).min(rules.longest);
-        let long = spread(long, random);
+        let long = moment::spread(long, random);
         // Where it grows no longer, it need not be remembered for longer either.
         let most = rules.longest.as_nanos().div_ceil(rules.base.as_nanos().max(1));
         culprit.times.store(turn.min(u32::try_from(most).unwrap_or(u32::MAX)), Ordering::Relaxed);
@@ -143,13 +143,6 @@ impl Group {
         culprit.until.store(now.after(long).nanos(), Ordering::Relaxed);
         Verdict::Ejected(long)
     }
-}
-
-/// Between four fifths and six fifths of `long`.
-fn spread(long: Duration, random: u64) -> Duration {
-    let nanos = u128::from(moment::nanos(long));
-    let part = (nanos * 2 / 5 * u128::from(random)) >> 64;
-    Duration::from_nanos(u64::try_from(nanos - nanos / 5 + part).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -227,14 +220,5 @@ mod tests {
         assert_eq!(eject(0, [true, false, false]), Verdict::Spared);
         assert_eq!(eject(0, [true, true, false]), Verdict::Ejected(Duration::from_secs(8)));
         assert_eq!(eject(1, [true, true, false]), Verdict::Spared);
-    }
-
-    #[test]
-    fn chance_moves_the_time_by_a_fifth() {
-        let long = Duration::from_secs(10);
-        assert_eq!(spread(long, 0), Duration::from_secs(8));
-        assert_eq!(spread(long, MIDDLE), long);
-        assert!(spread(long, u64::MAX) <= Duration::from_secs(12));
-        assert!(spread(Duration::MAX, u64::MAX) >= Duration::from_secs(1));
     }
 }

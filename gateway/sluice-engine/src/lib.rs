@@ -50,7 +50,6 @@ pub mod moment;
 pub mod pressure;
 pub mod proxy_protocol;
 pub mod quota;
-mod ring;
 pub mod template;
 pub mod timeout;
 pub mod trace;

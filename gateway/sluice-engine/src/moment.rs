@@ -41,9 +41,25 @@ pub(crate) fn nanos(wait: Duration) -> u64 {
     u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// `long`, a fifth longer or shorter by chance: between four and six fifths of it. `draw` is 64 random bits.
+pub(crate) fn spread(long: Duration, draw: u64) -> Duration {
+    let nanos = u128::from(nanos(long));
+    let part = (nanos * 2 / 5 * u128::from(draw)) >> 64;
+    Duration::from_nanos(u64::try_from(nanos - nanos / 5 + part).unwrap_or(u64::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chance_moves_a_time_by_a_fifth() {
+        let long = Duration::from_secs(10);
+        assert_eq!(spread(long, 0), Duration::from_secs(8));
+        assert_eq!(spread(long, 1 << 63), long);
+        assert!(spread(long, u64::MAX) <= Duration::from_secs(12));
+        assert!(spread(Duration::MAX, u64::MAX) >= Duration::from_secs(1));
+    }
 
     #[test]
     fn differences_never_go_below_zero() {

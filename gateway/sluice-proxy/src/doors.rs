@@ -4,6 +4,7 @@ pub(crate) mod accept;
 pub(crate) mod admin;
 pub(crate) mod app;
 pub(crate) mod balance;
+mod breakers;
 pub(crate) mod connection;
 pub(crate) mod crowd;
 mod expiry;

@@ -4,6 +4,7 @@ pub(crate) mod admission;
 pub(crate) mod builtin;
 pub(crate) mod forward;
 pub(crate) mod overload;
+mod permit;
 pub(crate) mod pipeline;
 pub(crate) mod record;
 mod remaining;

@@ -233,9 +233,9 @@ fn what_is_made_from_something_else_is_in_step() {
 
 #[test]
 fn operators_are_told_of_every_metric_and_of_no_other() {
-    let files = ["scrape.rs", "scrape/itself.rs", "scrape/keys.rs"];
-    let files = files.map(|file| crate_file(&format!("src/doors/{file}")));
-    let code: String = files.iter().map(|file| read(file)).collect();
+    let below = files_in(&crate_file("src/doors/scrape"));
+    let files = std::iter::once(crate_file("src/doors/scrape.rs")).chain(below);
+    let code: String = files.map(|file| read(&file)).collect();
     let scraped: BTreeSet<String> = quoted(&code).filter(|text| is_metric(text)).collect();
     assert!(scraped.len() > 20, "are names still literals? {scraped:?}");
     let page = read(&root().join("docs/operating.md"));

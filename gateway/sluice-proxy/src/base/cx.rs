@@ -150,6 +150,8 @@ pub(crate) struct Cx {
     pub(crate) origin: Option<HeaderValue>,
     /// When to come back. Writer: whoever returns the fault.
     pub(crate) retry_after: Option<Duration>,
+    /// The breaker that refused. Writer: `path::permit`.
+    pub(crate) breaker: Option<Arc<str>>,
     /// Why the request failed. Writer: `path::pipeline`.
     pub(crate) fault: Option<Fault>,
     /// Cap on the request body in bytes. Writer: filter `size_limit`.
@@ -194,6 +196,7 @@ impl Cx {
             limit: None,
             origin: None,
             retry_after: None,
+            breaker: None,
             fault: None,
             body_limit: None,
             deadline: None,

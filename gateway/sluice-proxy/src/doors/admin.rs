@@ -20,16 +20,21 @@ use prometheus::Registry;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::breakers::{self, Listed};
 use super::scrape;
 use super::shared::Shared;
-use crate::base::clock;
+use crate::base::clock::{self, Moment};
 use crate::lasting::tasks::{self, Kind as TaskKind};
-use crate::parts::upstream::Kind;
+use crate::parts::upstream::endpoints::{Endpoint, EndpointSet};
+use crate::parts::upstream::{Kind, Service};
 
 /// Connections served at a time.
 const CONNECTIONS: usize = 64;
 /// Longest life of a connection without a request.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// What the path of one breaker's page begins with.
+const BREAKER: &str = "/breakers/";
 
 type Answer = Response<Full<Bytes>>;
 
@@ -91,9 +96,10 @@ impl Admin {
             return answer;
         }
         match request.uri().path() {
-            "/" => {
-                text(StatusCode::OK, "/metrics /livez /readyz /config /routes /upstreams /jwks\n")
-            }
+            "/" => text(
+                StatusCode::OK,
+                "/metrics /livez /readyz /config /routes /upstreams /breakers /jwks\n",
+            ),
             "/livez" => text(StatusCode::OK, "alive\n"),
             "/readyz" => self.ready(),
             "/metrics" => self.metrics(),
@@ -101,7 +107,11 @@ impl Admin {
             "/routes" => self.routes(),
             "/upstreams" => self.upstreams(),
             "/jwks" => self.jwks(),
-            _ => text(StatusCode::NOT_FOUND, "no such page; see /\n"),
+            "/breakers" => self.breakers(),
+            path => match path.strip_prefix(BREAKER) {
+                Some(name) => self.breaker(name),
+                None => text(StatusCode::NOT_FOUND, "no such page; see /\n"),
+            },
         }
     }
 
@@ -177,6 +187,43 @@ impl Admin {
             .collect();
         show(&upstreams)
     }
+
+    fn breakers(&self) -> Answer {
+        let now = clock::now();
+        let breakers: serde_json::Map<String, serde_json::Value> =
+            breakers::all(&self.shared.live.snapshot())
+                .into_iter()
+                .map(|breaker| (breaker.name.clone(), breaker.summary(now)))
+                .collect();
+        show(&breakers)
+    }
+
+    fn breaker(&self, name: &str) -> Answer {
+        match self.find(name) {
+            Some(breaker) => show(&breaker.timeline(clock::now())),
+            None => text(StatusCode::NOT_FOUND, "no such breaker; see /breakers\n"),
+        }
+    }
+
+    /// A breaker by its name as it stands in a path.
+    fn find(&self, name: &str) -> Option<Listed> {
+        let name = unescape(name)?;
+        let all = breakers::all(&self.shared.live.snapshot());
+        all.into_iter().find(|breaker| breaker.name == name)
+    }
+}
+
+/// Undoes the escapes of a path (RFC 3986 section 2.1).
+fn unescape(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        let digits = digits.bytes().all(|b| b.is_ascii_hexdigit()).then_some(digits)?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).ok()
 }
 
 fn outline(kind: &Kind) -> serde_json::Value {
@@ -188,32 +235,38 @@ fn outline(kind: &Kind) -> serde_json::Value {
     };
     let set = service.endpoints.load();
     let now = clock::now();
-    let endpoints: Vec<_> = set
-        .endpoints
-        .iter()
-        .map(|endpoint| {
-            let link = &endpoint.link;
-            json!({
-                "endpoint": &*endpoint.label,
-                "weight": endpoint.weight,
-                "backup": endpoint.backup,
-                "up": endpoint.target.is_up(),
-                "ejected": set.is_ejected(endpoint, now),
-                "in_flight": endpoint.target.in_flight(),
-                "connections": link.open.load(Ordering::Relaxed),
-                "idle": link.idle.load(Ordering::Relaxed),
-            })
-        })
-        .collect();
-    let breaker = service.breaker.as_ref().map(|breaker| {
-        let view = breaker.cell.snapshot(&breaker.rules, now);
-        json!({
-            "state": view.state.as_str(),
-            "failure_rate": view.failure_rate,
-            "requests": view.requests,
-        })
-    });
+    let endpoints: Vec<_> =
+        set.endpoints.iter().map(|it| endpoint(service, &set, it, now)).collect();
+    let breaker = service
+        .breaker
+        .as_ref()
+        .map(|breaker| breakers::standing(&breaker.cell.snapshot(&breaker.terms.rules, now), now));
     json!({ "endpoints": endpoints, "panic": set.panics(now), "breaker": breaker })
+}
+
+fn endpoint(
+    service: &Service,
+    set: &EndpointSet,
+    endpoint: &Endpoint,
+    now: Moment,
+) -> serde_json::Value {
+    let link = &endpoint.link;
+    let breaker = service
+        .endpoint_breaker
+        .as_ref()
+        .map(|terms| breakers::standing(&endpoint.target.breaker.snapshot(&terms.rules, now), now));
+    json!({
+        "endpoint": &*endpoint.label,
+        "weight": endpoint.weight,
+        "backup": endpoint.backup,
+        "up": endpoint.target.is_up(),
+        "ejected": set.is_ejected(endpoint, now),
+        "tripped": set.is_tripped(endpoint, now),
+        "breaker": breaker,
+        "in_flight": endpoint.target.in_flight(),
+        "connections": link.open.load(Ordering::Relaxed),
+        "idle": link.idle.load(Ordering::Relaxed),
+    })
 }
 
 /// A page in a browser must not reach the admin port by a name that resolves to loopback.
@@ -250,6 +303,14 @@ fn respond(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn escapes_are_undone() {
+        assert_eq!(unescape("route:a%20b%2Fc").as_deref(), Some("route:a b/c"));
+        for bad in ["%", "%4", "%zz", "%+1", "%ff", "a%é"] {
+            assert_eq!(unescape(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn only_loopback_names_reach_the_admin_port() {

@@ -1,6 +1,7 @@
 //! Everything the gateway counts, as Prometheus families. Only the admin thread runs this: a scrape
 //! adds up shards and never stops a worker.
 
+mod breakers;
 mod itself;
 mod keys;
 
@@ -200,27 +201,7 @@ fn upstreams(snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
     [calls, errors, up, busy, ejected, ejections, panic, exhausted]
         .into_iter()
         .for_each(|family| family.done(out));
-    breakers(snapshot, out);
-}
-
-fn breakers(snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
-    let mut state =
-        Family::gauge("circuitbreaker_state", "1 for the state a breaker is in, else 0.");
-    let mut rate = Family::gauge(
-        "circuitbreaker_failure_rate",
-        "Share of failed calls in the window, 0 to 1.",
-    );
-    for (name, service) in services(snapshot) {
-        let Some(breaker) = &service.breaker else { continue };
-        let view = breaker.cell.snapshot(&breaker.rules, crate::base::clock::now());
-        for known in ["closed", "open", "half_open"] {
-            let on = view.state.as_str() == known;
-            state.add(&[("upstream", name), ("state", known)], u64::from(on));
-        }
-        rate.add_float(&[("upstream", name)], view.failure_rate);
-    }
-    state.done(out);
-    rate.done(out);
+    breakers::breakers(snapshot, out);
 }
 
 /// Sums of one upstream's links, now.

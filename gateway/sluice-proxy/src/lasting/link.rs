@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sluice_engine::{balance, ejection};
+use sluice_engine::{balance, breaker, ejection};
 use tokio::sync::Semaphore;
 
 use crate::base::clock::Moment;
@@ -27,6 +27,8 @@ pub(crate) struct Target {
     /// When it came to a service that ran already, or back from its health check, in nanoseconds; 0 if it
     /// was there from the beginning.
     came: AtomicU64,
+    /// Whether it is out of use because its own breaker says so.
+    pub(crate) breaker: breaker::Cell,
 }
 
 impl Target {

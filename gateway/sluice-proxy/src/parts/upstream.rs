@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_engine::balance as engine;
 
+use super::breaker::{self, Breaker};
 use super::bulkhead::{self, Bound};
 use super::env::Env;
 use crate::base::units::{Percent, Span};
@@ -18,7 +19,6 @@ use crate::lasting::tasks::Owned;
 use crate::lasting::telemetry::metrics::UpstreamSeries;
 
 pub(crate) mod balance;
-pub(crate) mod breaker;
 pub(crate) mod discovery;
 pub(crate) mod ejection;
 pub(crate) mod endpoints;
@@ -28,7 +28,6 @@ pub(crate) mod sticky;
 pub(crate) mod tls;
 
 use balance::{Balance, HashConfig, SlowStartConfig};
-use breaker::Breaker;
 use ejection::Ejection;
 use endpoints::{EndpointConfig, EndpointSet, Plan, Talk};
 use retries::Retries;
@@ -78,6 +77,9 @@ pub(crate) struct Config {
     /// Stop asking a service that keeps failing.
     #[serde(default)]
     breaker: Option<breaker::Config>,
+    /// Stop asking an endpoint that keeps failing, as long as another one is left.
+    #[serde(default)]
+    endpoint_breaker: Option<breaker::Config>,
     /// Bound the requests in progress to all its endpoints.
     #[serde(default)]
     bulkhead: Option<bulkhead::Config>,
@@ -214,6 +216,8 @@ pub(crate) struct Service {
     rules: balance::Rules,
     sticky: Sticky,
     pub(crate) breaker: Option<Breaker>,
+    /// The terms of its endpoints' breakers, whose cells are kept with them.
+    pub(crate) endpoint_breaker: Option<breaker::Terms>,
     pub(crate) bulkhead: Option<Bound>,
     pub(crate) ejection: Option<Ejection>,
     pub(crate) retries: Retries,
@@ -264,10 +268,8 @@ impl Config {
     fn service(&self, name: &str, at: &Place<'_>, env: &mut Env<'_>) -> Option<Service> {
         let timeouts = self.timeouts.check(&at.field("timeouts"), env);
         let host = self.host_mode(&at.field("host"), env);
-        let breaker = match &self.breaker {
-            None => Some(None),
-            Some(config) => config.build(name, &at.field("breaker"), env).map(Some),
-        };
+        let longest = timeouts.as_ref().map(Timeouts::head);
+        let breakers = self.breakers(name, longest, at, env);
         let bulkhead = match self.bulkhead {
             None => Some(None),
             Some(config) => {
@@ -301,7 +303,7 @@ impl Config {
             max_wait: keepalive.max_wait.0,
         };
         let (rules, sticky, slow_start) = self.choice(at, env)?;
-        let ejection = ejection?;
+        let (ejection, (breaker, endpoint_breaker)) = (ejection?, breakers?);
         let talk = Talk {
             policy: rules.policy,
             max_load: rules.max_load,
@@ -312,6 +314,7 @@ impl Config {
             },
             panic_percent: self.panic_threshold.0,
             ejects: ejection.is_some(),
+            breaker: endpoint_breaker.map(|terms| terms.rules),
             shape,
             tls: tls?,
         };
@@ -325,7 +328,8 @@ impl Config {
                 .cell(&format!("position of upstream {name}"), engine::Cell::default),
             rules,
             sticky,
-            breaker: breaker?,
+            breaker,
+            endpoint_breaker,
             bulkhead: bulkhead?,
             ejection,
             retries: self.retries.build(name, env),
@@ -356,6 +360,26 @@ impl Config {
             Some(config) => config.build(&rules, &at.field("sticky"), env)?,
         };
         Some((rules, sticky, slow_start?))
+    }
+
+    /// The upstream's breaker, and the terms of its endpoints' ones.
+    fn breakers(
+        &self,
+        name: &str,
+        longest: Option<Duration>,
+        at: &Place<'_>,
+        env: &mut Env<'_>,
+    ) -> Option<(Option<Breaker>, Option<breaker::Terms>)> {
+        let name = format!("upstream:{name}");
+        let own = self.breaker.as_ref();
+        let own = own.map(|config| config.build(&name, longest, &at.field("breaker"), env));
+        let each = self.endpoint_breaker.as_ref();
+        let each = each.map(|config| config.terms(longest, &at.field("endpoint_breaker"), env));
+        // Both are looked at, whatever is wrong with one of them.
+        Some((
+            own.map_or(Some(None), |own| own.map(Some))?,
+            each.map_or(Some(None), |it| it.map(Some))?,
+        ))
     }
 
     fn host_mode(&self, at: &Place<'_>, env: &mut Env<'_>) -> Option<HostMode> {

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use sluice_engine::breaker::Outcome;
 
 use super::admission::Wants;
+use super::permit::{Permits, answered};
 use super::record::{Inbound, Record};
 use super::remaining;
 use crate::base::body::{Answer, Body, Meter, Upload};
@@ -23,17 +24,16 @@ use crate::base::http1::{Added as _, Head};
 use crate::lasting::link::Protocol;
 use crate::lasting::pool::Lease;
 use crate::lasting::telemetry::metrics::Source;
+use crate::parts::breaker::{End, Failures};
 use crate::parts::upstream::endpoints::{Endpoint, EndpointSet};
 use crate::parts::upstream::sticky::Want;
 use crate::parts::upstream::{Service, Upstream};
 
-mod breaker;
 mod headers;
 mod lost;
 mod tunnel;
 mod wait;
 
-use breaker::{Permit, blame, judge};
 use headers::{Introduction, Said};
 use wait::{Patience, STREAM_IDLE};
 
@@ -202,12 +202,9 @@ impl<'a> Journey<'a> {
         fresh: Option<Moment>,
         now: Moment,
     ) -> Result<Attempt, Fault> {
+        let (mut permits, index) =
+            Permits::ask(self.service, set, index, &mut self.record.cx, now)?;
         let endpoint = set.endpoints.get(index).ok_or(Fault::NoEndpoint)?;
-        let permit = Permit::ask(self.service, &self.upstream.name, now);
-        let mut permit = permit.map_err(|wait| {
-            self.record.cx.retry_after = Some(wait);
-            Fault::BreakerOpen
-        })?;
         self.record.cx.attempts += 1;
         self.record.cx.endpoint = Some(Arc::clone(&endpoint.label));
         self.record.in_flight = Some(endpoint.target.enter());
@@ -217,17 +214,19 @@ impl<'a> Journey<'a> {
         let begun = now;
         let (attempt, now) = self.exchange(endpoint, fresh, begun).await;
         let worker = self.record.worker.index;
-        let outcome = match &attempt {
+        let end = match &attempt {
             Attempt::Answered(status) => {
                 self.service.series.answered(worker, *status);
-                judge(*status)
+                let plain = End::Answer { status: *status, unavailable: false };
+                self.answer.as_ref().map_or(plain, |it| answered(it, &self.record.cx))
             }
             Attempt::Again(fault, _) | Attempt::Failed(fault) => {
                 self.service.series.failed(worker, *fault);
-                blame(*fault)
+                End::Fault(*fault)
             }
         };
-        permit.record(outcome, now);
+        permits.judge(end, &mut self.record.cx, now);
+        let outcome = Failures::USUAL.judge(end);
         self.hold_against(set, endpoint, &attempt, outcome, now);
         // The close race says nothing about an endpoint.
         if set.learns() && !matches!(attempt, Attempt::Again(_, Retry::Fresh)) {
@@ -251,7 +250,7 @@ impl<'a> Journey<'a> {
             (Outcome::Ignored, _) => return,
             // The close race says nothing about an endpoint.
             (_, Attempt::Again(_, Retry::Fresh)) => return,
-            (Outcome::Failure, _) => true,
+            (Outcome::Failure(_), _) => true,
             (Outcome::Success, Attempt::Answered(status)) => {
                 ejection.server_errors && status.is_server_error()
             }
@@ -272,7 +271,7 @@ impl<'a> Journey<'a> {
         let latency = &endpoint.target.latency;
         match outcome {
             Outcome::Success => latency.answered(took, now),
-            Outcome::Failure => latency.failed(took, now),
+            Outcome::Failure(_) => latency.failed(took, now),
             Outcome::Ignored => {}
         }
     }

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use sluice_engine::matcher::{self, Found, Match};
 
 use super::admission::{self, Admitted, Wants};
+use super::permit::{Permit, ended};
 use super::record::{Inbound, Record};
 use super::worker::Worker;
 use super::{builtin, forward, overload};
@@ -201,9 +202,11 @@ async fn ask(
     match &upstream.kind {
         Kind::Builtin(kind) => Box::pin(builtin::serve(*kind, record, inbound)).await,
         Kind::Service(service) => {
+            let mut permit = Permit::ask(route.breaker.as_ref(), &mut record.cx, clock::now())?;
             overload::enter(record, route, service).await?;
             let answer = forward::send(record, upstream, service, inbound, wants).await;
             overload::let_go(record, route, &answer);
+            permit.judge(ended(&answer, record), &mut record.cx, clock::now());
             answer
         }
     }

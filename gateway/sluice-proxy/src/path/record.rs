@@ -161,6 +161,9 @@ impl Record {
             line.number("status", u64::from(status.as_u16()));
             line.text("source", source.as_str());
             outcome(line, cx, end);
+            if let Some(breaker) = &cx.breaker {
+                line.text("breaker", breaker);
+            }
             line.number("bytes_in", cx.upload.as_ref().map_or(0, |meter| meter.bytes.get()));
             line.number("bytes_out", bytes);
             line.millis("dur_ms", took);

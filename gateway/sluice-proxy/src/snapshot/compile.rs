@@ -142,6 +142,7 @@ impl<'a> Compiler<'a> {
                 upstream: None,
                 affinity: None,
                 bulkhead: None,
+                breaker: None,
                 websocket: None,
                 streaming: false,
                 series,

@@ -12,7 +12,7 @@ use crate::base::respond::Envelope;
 use crate::base::units::{Secret, Span};
 use crate::base::yaml::{Node, Place, nearest, read};
 use crate::parts::filters::Declared;
-use crate::parts::{bulkhead, listener, overload, proxies, routing, upstream, websocket};
+use crate::parts::{breaker, bulkhead, listener, overload, proxies, routing, upstream, websocket};
 
 /// The route table. Unknown keys are refused; keys that begin with `x-` are free for anchors.
 #[derive(Debug, JsonSchema)]
@@ -190,6 +190,9 @@ pub(crate) struct Route {
     /// Bound the requests of this route that are in progress.
     #[serde(default)]
     pub(crate) bulkhead: Option<bulkhead::Config>,
+    /// Stop asking the service for this route while that keeps failing.
+    #[serde(default)]
+    pub(crate) breaker: Option<breaker::Config>,
     /// Let WebSocket upgrades pass: `true`, or `{ origins: [...], idle: 5m, max_age: 0s }`.
     #[serde(default)]
     pub(crate) websocket: websocket::Config,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::lasting::telemetry::metrics::RouteSeries;
+use crate::parts::breaker::Breaker;
 use crate::parts::bulkhead::Bound;
 use crate::parts::filters::Filter;
 use crate::parts::upstream::Upstream;
@@ -20,6 +21,7 @@ pub(crate) struct Route {
     /// What its requests are asked for the choice of an endpoint.
     pub(crate) affinity: Option<Affinity>,
     pub(crate) bulkhead: Option<Bound>,
+    pub(crate) breaker: Option<Breaker>,
     /// WebSocket upgrades, where they may pass.
     pub(crate) websocket: Option<WebSocket>,
     /// Long-lived answers: no total time limit and no cap on the body, an idle limit instead.

@@ -21,6 +21,7 @@ mod admission;
 mod answers;
 mod balance;
 mod bodies;
+mod breakers;
 mod cancel;
 mod clocks;
 mod configs;

@@ -12,6 +12,9 @@ use http::HeaderValue;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sluice_engine::balance::{self, Chooser, Draw, Policy, SlowStart, WARM};
+use sluice_engine::breaker;
+
+mod trips;
 
 use super::sticky::{Cookie, Token, Want};
 use crate::base::clock::{self, Moment};
@@ -60,6 +63,8 @@ pub(crate) struct Talk {
     pub(crate) panic_percent: u8,
     /// Whether endpoints are ejected; what an earlier config has ejected does not count otherwise.
     pub(crate) ejects: bool,
+    /// The rules of each endpoint's breaker, if they have one.
+    pub(crate) breaker: Option<breaker::Rules>,
     /// Without TLS, which depends on the endpoint's name.
     pub(crate) shape: Shape,
     pub(crate) tls: Option<super::tls::Compiled>,
@@ -102,6 +107,7 @@ pub(crate) struct EndpointSet {
     learns: bool,
     /// Endpoints by what names them in cookies, sorted.
     tokens: Vec<(Token, usize)>,
+    breaker: Option<breaker::Rules>,
 }
 
 /// One address in use.
@@ -202,8 +208,9 @@ impl Plan {
         if !endpoints.is_empty() {
             self.history.begin(now);
         }
-        let Talk { policy, panic_percent, max_load, slow_start, ejects, .. } = self.talk;
-        let view = View { endpoints: &endpoints, now, ejects: false, slow_start: None };
+        let Talk { policy, panic_percent, max_load, slow_start, ejects, breaker, .. } = self.talk;
+        let view =
+            View { endpoints: &endpoints, now, ejects: false, slow_start: None, breaker: None };
         let chooser = Chooser::new(policy, &view, panic_percent, max_load);
         let named = endpoints.iter().enumerate();
         let token = |(index, endpoint): (usize, &Endpoint)| {
@@ -212,7 +219,7 @@ impl Plan {
         let mut tokens: Vec<(Token, usize)> = named.filter_map(token).collect();
         tokens.sort_unstable();
         let learns = policy == Policy::Fastest;
-        EndpointSet { endpoints, chooser, ejects, slow_start, learns, tokens }
+        EndpointSet { endpoints, chooser, ejects, slow_start, learns, tokens, breaker }
     }
 
     /// `since` is now if an address that nobody knows yet is new to the service.
@@ -337,6 +344,15 @@ fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.trim_end_matches('.').split('.').all(label)
 }
 
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// What its breaker is called: `endpoint:users/10.0.0.11:8080`.
+    pub(crate) fn breaker_name(&self) -> String {
+        format!("endpoint:{}/{}", self.link.upstream, self.link.address)
+    }
+}
+
 // === impl EndpointSet ===
 
 impl EndpointSet {
@@ -388,8 +404,9 @@ impl EndpointSet {
     }
 
     fn view(&self, now: Moment) -> View<'_> {
-        let Self { endpoints, ejects, slow_start, .. } = self;
-        View { endpoints, now, ejects: *ejects, slow_start: slow_start.as_ref() }
+        let Self { endpoints, ejects, slow_start, breaker, .. } = self;
+        let (slow_start, breaker) = (slow_start.as_ref(), breaker.as_ref());
+        View { endpoints, now, ejects: *ejects, slow_start, breaker }
     }
 }
 
@@ -398,6 +415,8 @@ struct View<'a> {
     now: Moment,
     ejects: bool,
     slow_start: Option<&'a SlowStart>,
+    /// The rules of the endpoints' breakers, if they have any.
+    breaker: Option<&'a breaker::Rules>,
 }
 
 impl balance::Endpoints for View<'_> {
@@ -419,7 +438,10 @@ impl balance::Endpoints for View<'_> {
 
     fn available(&self, index: usize) -> bool {
         let Some(Endpoint { target, .. }) = self.endpoints.get(index) else { return false };
-        target.is_up() && !(self.ejects && target.ejection.is_ejected(self.now))
+        let admits = |rules| target.breaker.would_admit(rules, self.now, fastrand::u64(..));
+        target.is_up()
+            && !(self.ejects && target.ejection.is_ejected(self.now))
+            && self.breaker.is_none_or(admits)
     }
 
     fn name(&self, index: usize) -> u64 {

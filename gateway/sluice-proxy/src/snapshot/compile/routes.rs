@@ -9,6 +9,7 @@ use sluice_engine::matcher::{BuildFault, MAX_CAPTURES, RouteSpec, Router};
 use super::Compiler;
 use crate::base::yaml::{Place, nearest};
 use crate::lasting::link::Protocol;
+use crate::parts::breaker::{self, Breaker};
 use crate::parts::env::Owner;
 use crate::parts::filters::{Declared, Filter};
 use crate::parts::upstream::{Kind, Upstream};
@@ -133,6 +134,13 @@ impl<'a> Compiler<'a> {
             }
             Kind::Builtin(_) => None,
         });
+        let breaker = match &declared.breaker {
+            None => None,
+            Some(config) => {
+                let at = at.field("breaker");
+                Some(self.breaker(config, declared, upstream.as_deref(), &at)?)
+            }
+        };
         let websocket = declared.websocket.build(&at.field("websocket"), &mut self.env);
         let outline = Outline {
             hosts: matching.hosts.clone(),
@@ -148,12 +156,39 @@ impl<'a> Compiler<'a> {
             upstream,
             affinity,
             bulkhead,
+            breaker,
             websocket,
             streaming: declared.streaming,
             series: self.series(&declared.id),
             outline,
         };
         Some((spec, route))
+    }
+
+    fn breaker(
+        &mut self,
+        config: &breaker::Config,
+        declared: &config::Route,
+        upstream: Option<&Upstream>,
+        at: &Place<'_>,
+    ) -> Option<Breaker> {
+        let service = match upstream.map(|upstream| &upstream.kind) {
+            Some(Kind::Service(service)) => Some(service),
+            Some(Kind::Builtin(_)) => None,
+            // That it is missing has been told, unless none is named.
+            None if declared.upstream.is_some() => return None,
+            None => None,
+        };
+        if service.is_none() {
+            self.env
+                .problems
+                .error(at, "there is no service whose failures could be counted")
+                .help("a breaker belongs to a route with an `upstream:` that has endpoints");
+            return None;
+        }
+        let limit = service.map(|service| service.timeouts.total.0);
+        let limit = limit.filter(|_| !declared.streaming);
+        config.build(&format!("route:{}", declared.id), limit, at, &mut self.env)
     }
 
     fn group<'b>(
