@@ -217,13 +217,22 @@ impl Hooks for Jwt {
     async fn on_request(&self, cx: &mut Cx, head: &mut Parts) -> Result<Flow, Fault> {
         let (token, found) = self.carriers.find(head)?;
         let now = clock::unix_seconds();
-        let principal = match self.known(token, now) {
+        let generation = self.trust.generation();
+        let has = |key| self.trust.has(key);
+        let principal = match self.cache.get(token, now, generation, has) {
             Some(principal) => principal,
             None => match self.verify(token, now) {
                 Ok(principal) => principal,
                 Err(Refused::For(fault)) => return Err(fault),
                 // Rare, and much larger than the rest.
-                Err(Refused::Key(fault)) => Box::pin(self.ask_issuer(cx, token, fault)).await?,
+                Err(Refused::Key(fault)) => {
+                    let asked = self.ask_issuer(token, generation, fault);
+                    Box::pin(asked).await.inspect_err(|fault| {
+                        if *fault == Fault::KeysUnavailable {
+                            cx.retry_after = Some(RETRY_AFTER);
+                        }
+                    })?
+                }
             },
         };
         self.admit(cx, head, found, principal)
@@ -234,10 +243,6 @@ impl Jwt {
     /// Headers this filter sets for services; clients may never send them.
     pub(crate) fn identity_headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.copies.iter().map(|(name, _)| name)
-    }
-
-    fn known(&self, token: &[u8], now: u64) -> Option<Arc<Principal>> {
-        self.cache.get(token, now, self.trust.generation(), |key| self.trust.has(key))
     }
 
     fn verify(&self, token: &[u8], now: u64) -> Result<Arc<Principal>, Refused> {
@@ -261,30 +266,29 @@ impl Jwt {
         })
     }
 
-    /// Has the issuer asked for the key, if that may be done now, and tries once more.
+    /// Has the issuer asked for a key that is not known in this generation of keys, if that may be done
+    /// now, and tries once more.
     async fn ask_issuer(
         &self,
-        cx: &mut Cx,
         token: &[u8],
+        generation: u64,
         fault: Fault,
     ) -> Result<Arc<Principal>, Fault> {
         let looked = match &self.trust {
             Trust::Fixed(_) => return Err(fault),
             Trust::Issuer(source) => source.look_again().await,
         };
-        let outcome = match looked {
-            Looked::Again => self.verify(token, clock::unix_seconds()).map_err(|refused| {
+        // Other keys may have come between the first try and the question.
+        let is_news = looked == Looked::Again || self.trust.generation() != generation;
+        match looked {
+            _ if is_news => self.verify(token, clock::unix_seconds()).map_err(|refused| {
                 let (Refused::For(fault) | Refused::Key(fault)) = refused;
                 fault
             }),
-            Looked::Recently => Err(fault),
             // Nobody can tell whether the key is the issuer's.
             Looked::InVain => Err(Fault::KeysUnavailable),
-        };
-        if outcome.as_ref().is_err_and(|fault| *fault == Fault::KeysUnavailable) {
-            cx.retry_after = Some(RETRY_AFTER);
+            Looked::Again | Looked::Recently => Err(fault),
         }
-        outcome
     }
 
     fn admit(

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use sluice_chaos::dns::FakeDns;
 use sluice_chaos::load::Plan;
 use sluice_chaos::pki;
 use sluice_chaos::provider::{JWKS, Manner, Provider};
@@ -106,6 +107,23 @@ async fn an_issuer_with_a_foreign_certificate_is_not_believed() {
     assert!(answer.header("retry-after").is_some() && answer.header("www-authenticate").is_none());
     assert_eq!(issuer.fetches(), 0);
     assert!(outcomes(&gateway, "unreachable").await >= 1);
+}
+
+/// The name in the address is looked up where the config says, and is the one to verify.
+#[tokio::test]
+async fn an_issuer_is_found_by_its_name() {
+    let (dns, key) = (FakeDns::start(), Key::new("EdDSA"));
+    dns.set("keys.test", &["127.0.0.1".parse().unwrap()], 60);
+    let issuer = Issuer::start(&[key.jwk("ed", "")]);
+    let port = issuer.recorder.addr().port();
+    let jwks =
+        format!("{{ url: \"https://keys.test:{port}/keys\", tls: {{ ca_file: issuer.pem }} }}");
+    let resolver = format!("resolver: {{ nameservers: [ \"{}\" ] }}\n", dns.addr());
+    let setup = Setup { files: issuer.files(), ..Setup::default() };
+    let gateway = Gateway::start_with(&(resolver + &config(&jwks)), setup).await;
+    assert_eq!(ask(&gateway, &key.named("ed", &good())).await.status, 200);
+    let seen = issuer.recorder.requests().pop().unwrap();
+    assert_eq!(seen.header("host"), Some(format!("keys.test:{port}").as_str()));
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::super::headers::OURS;
 use super::form::MAX_TOKEN;
 use crate::base::fault::Fault;
+use crate::base::identity::{self, Family};
 use crate::base::secured::tells_certificate;
 use crate::base::yaml::Place;
 use crate::parts::env::Env;
@@ -130,8 +131,10 @@ impl Config {
     fn header(&self, name: &str, at: &Place<'_>, env: &mut Env<'_>) -> Option<Where> {
         let place = at.field("header");
         let parsed = super::header_name(name, &place, env)?;
-        if OURS.contains(&parsed.as_str()) || parsed == COOKIE || tells_certificate(parsed.as_str())
-        {
+        // What admission removes never gets here.
+        let removed = tells_certificate(parsed.as_str())
+            || identity::family(parsed.as_str()) == Family::Identity;
+        if OURS.contains(&parsed.as_str()) || parsed == COOKIE || removed {
             env.problems.error(&place, format!("`{name}` cannot carry a token"));
             return None;
         }

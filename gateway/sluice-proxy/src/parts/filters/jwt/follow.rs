@@ -127,8 +127,7 @@ impl Plan {
                 (outcome, Some(why))
             }
         };
-        drop(running);
-        set.end(outcome, problem, clock::now());
+        running.end(outcome, problem, clock::now());
     }
 
     async fn fetch(&self) -> Result<(Set, String), (Outcome, String)> {

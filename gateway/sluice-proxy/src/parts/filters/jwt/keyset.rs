@@ -121,11 +121,29 @@ struct Attempts {
 }
 
 /// An attempt that is under way until this is dropped.
-pub(super) struct Running<'s>(&'s KeySet);
+pub(super) struct Running<'s> {
+    set: &'s KeySet,
+    ended: bool,
+}
+
+impl Running<'_> {
+    /// Notes how the attempt has ended, and wakes who waits for it.
+    pub(super) fn end(mut self, outcome: Outcome, problem: Option<String>, now: Moment) {
+        self.ended = true;
+        let set = self.set;
+        // First, so that whoever still sees it running is woken below.
+        drop(self);
+        set.end(outcome, problem, now);
+    }
+}
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.attempts.running.store(false, Ordering::Release);
+        self.set.attempts.running.store(false, Ordering::Release);
+        if !self.ended {
+            // Who waits for an attempt that was broken off waits for the next task's.
+            self.set.wanted.notify_one();
+        }
     }
 }
 
@@ -239,7 +257,7 @@ impl KeySet {
 
     pub(super) fn begin(&self) -> Running<'_> {
         self.attempts.running.store(true, Ordering::Release);
-        Running(self)
+        Running { set: self, ended: false }
     }
 
     /// Takes keys that the source had at `fetched_at`; says whether they are others than before.
@@ -270,8 +288,7 @@ impl KeySet {
         self.generation.store(generation, Ordering::Release);
     }
 
-    /// Notes how an attempt has ended, and wakes who waits for it.
-    pub(super) fn end(&self, outcome: Outcome, problem: Option<String>, now: Moment) {
+    fn end(&self, outcome: Outcome, problem: Option<String>, now: Moment) {
         let attempts = &self.attempts;
         if let Some(count) = attempts.counts.get(outcome as usize) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -383,9 +400,12 @@ mod tests {
         let ask = || set.look_again(cooldown, DAY);
         let look = async {
             set.wanted().await;
-            let _running = set.begin();
+            // A task that is stopped amid its attempt leaves it to the next one.
+            drop(set.begin());
+            set.wanted().await;
+            let running = set.begin();
             tokio::task::yield_now().await;
-            set.end(Outcome::Changed, None, clock::now());
+            running.end(Outcome::Changed, None, clock::now());
         };
         let (one, other, ()) = tokio::join!(ask(), ask(), look);
         assert_eq!((one, other), (Looked::Again, Looked::Again));
