@@ -25,6 +25,7 @@
 //! | [`budget`] | whether a request may be sent a second time |
 //! | [`template`] | how a text with holes is filled |
 //! | [`mask`] | what of a text must not stand in a log |
+//! | [`mini`] | which mini-program is calling, and in which version |
 //! | [`proxy_protocol`] | whose connection a proxy in front passes on |
 //! | [`timeout`] | how long a caller waits, as it says itself |
 //! | [`trace`] | where a request stands in a distributed trace |
@@ -46,6 +47,7 @@ pub mod http1;
 pub mod http2;
 pub mod mask;
 pub mod matcher;
+pub mod mini;
 pub mod moment;
 pub mod pressure;
 pub mod proxy_protocol;

@@ -44,6 +44,8 @@ use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
+use crate::mini;
+
 pub use explain::{Lost, Near};
 pub use host::HostPattern;
 pub use method::MethodSet;
@@ -81,6 +83,10 @@ pub trait Facts {
     fn query(&self) -> &str;
     /// The client's address.
     fn client(&self) -> IpAddr;
+    /// The mini-program that calls, if it is one.
+    fn mini(&self) -> Option<&mini::Client> {
+        None
+    }
 }
 
 /// A request as the matcher sees it.

@@ -1,13 +1,17 @@
 //! Floor 3: what operators can declare. Each part is one file that holds, in this order, the words
 //! (`Config`), how they are compiled (`build`), and what they do.
 
+pub(crate) mod apps;
 pub(crate) mod breaker;
 pub(crate) mod bulkhead;
+pub(crate) mod caller;
 pub(crate) mod env;
+pub(crate) mod exempt;
 pub(crate) mod filters;
 pub(crate) mod key;
 pub(crate) mod listener;
 pub(crate) mod overload;
+pub(crate) mod profile;
 pub(crate) mod proxies;
 pub(crate) mod routing;
 pub(crate) mod text;

@@ -1,4 +1,5 @@
-//! Predicates: what a route asks of headers, query, cookies and the client's address.
+//! Predicates: what a route asks of headers, query, cookies, the client's address, and the mini-program
+//! that calls.
 //!
 //! The facts come from the caller through [`Facts`]. The one rule: predicates fail closed. Over a
 //! name that is given several times, every value has to pass, since we cannot know which of them an
@@ -7,7 +8,7 @@
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::{Facts, PatternError, REGEX_SIZE_LIMIT, anchored, pairs, regex_error};
-use crate::cidr;
+use crate::{cidr, mini};
 
 /// One condition of a route.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,8 @@ pub enum Predicate {
     },
     /// The client's address has to be in a set.
     ClientIn(cidr::Set),
+    /// The mini-program that calls has to pass a test.
+    Mini(mini::Test),
 }
 
 /// Where a value comes from.
@@ -92,6 +95,7 @@ impl Predicate {
     pub fn holds(&self, facts: &dyn Facts) -> bool {
         match self {
             Self::ClientIn(set) => set.contains(facts.client()),
+            Self::Mini(test) => facts.mini().is_some_and(|client| test.passes(client)),
             Self::Value { source, test } => {
                 let (mut any, mut all) = (false, true);
                 let whole = source.each(facts, &mut |value| {

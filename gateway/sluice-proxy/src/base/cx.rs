@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use sluice_engine::matcher::MethodSet;
+use sluice_engine::mini;
 use sluice_engine::trace::write_hex;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -144,6 +145,9 @@ pub(crate) struct Cx {
     pub(crate) request_id: Option<HeaderValue>,
     /// The proven caller. Writer: filter `jwt`.
     pub(crate) principal: Option<Arc<Principal>>,
+    /// The mini-program that calls, if it says so. Writers: `path::admission`, and `path::pipeline` once
+    /// there is a principal.
+    pub(crate) mini: Option<Box<mini::Client>>,
     /// The tightest limit met. Writer: filter `rate_limit`.
     pub(crate) limit: Option<LimitState>,
     /// The `Origin` to answer to. Writer: filter `cors`.
@@ -193,6 +197,7 @@ impl Cx {
             trace_text: None,
             request_id: None,
             principal: None,
+            mini: None,
             limit: None,
             origin: None,
             retry_after: None,

@@ -124,6 +124,8 @@ faults! {
         "Calls from this address are not allowed.";
     OriginRefused = "origin_refused", 403, grpc 7, Client,
         "WebSockets from pages of this origin are not allowed.";
+    RefererRefused = "referer_refused", 403, grpc 7, Client,
+        "This is for the mini-programs that are listed.";
     BodyTooLarge = "body_too_large", 413, grpc 8, Client close,
         "The request body is larger than allowed.";
     TokenMissing = "token_missing", 401, grpc 16, Client,

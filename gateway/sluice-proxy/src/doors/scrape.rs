@@ -20,6 +20,7 @@ use crate::lasting::link::{Close, Counts, Link};
 use crate::lasting::telemetry::families::Family;
 use crate::lasting::telemetry::metrics::RouteSeries;
 use crate::lasting::telemetry::reasons::{Handshake, Introduction};
+use crate::parts::caller::Callers;
 use crate::parts::upstream::{Kind, Service};
 use crate::snapshot::compile::Snapshot;
 
@@ -141,6 +142,16 @@ fn routes(shared: &Shared, snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
     }
     by_route.done(out);
     latency.done(out);
+    let mut apps = Family::counter(
+        "sluice_app_requests_total",
+        "Requests by the mini-program they say they come from, and the kind of its build.",
+    );
+    for series in snapshot.callers.iter().flat_map(Callers::counted) {
+        for (env, count) in series.counts() {
+            apps.add(&[("app", &series.id), ("env", env)], count);
+        }
+    }
+    apps.done(out);
 }
 
 fn services(snapshot: &Snapshot) -> impl Iterator<Item = (&str, &Service)> {

@@ -103,6 +103,7 @@ fn secret(
     problems: &mut Problems,
 ) -> Option<Zeroizing<Vec<u8>>> {
     let mut env = Env {
+        apps: Arc::default(),
         retained: &Retained::default(),
         metrics: &Arc::new(Metrics::new(1)),
         problems,

@@ -16,6 +16,7 @@ use crate::lasting::redis::Target;
 use crate::lasting::resolver::Names;
 use crate::lasting::retained::Retained;
 use crate::lasting::telemetry::metrics::Metrics;
+use crate::parts::apps::Apps;
 use crate::parts::filters::KeySource;
 
 /// Largest key, secret or certificate file, bytes.
@@ -32,6 +33,8 @@ pub(crate) struct Env<'a> {
     pub(crate) names: Arc<Names>,
     /// Issuers of keys so far.
     pub(crate) key_sets: Vec<Arc<KeySource>>,
+    /// Mini-programs that are declared.
+    pub(crate) apps: Arc<Apps>,
     /// Folder of the config file; relative paths start here.
     pub(crate) base: &'a Path,
     /// Missing keys and certificates are made.

@@ -185,6 +185,11 @@ impl Filter {
         }
     }
 
+    /// Whether it may find out who is calling.
+    pub(crate) fn identifies(&self) -> bool {
+        self.stage() == Stage::Identify
+    }
+
     /// Whether the chain ends here for every request.
     pub(crate) fn serves(&self) -> bool {
         matches!(self, Self::Redirect(_) | Self::Respond(_))

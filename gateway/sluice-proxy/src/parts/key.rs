@@ -3,9 +3,13 @@
 //!
 //! The one rule: two different tuples of parts never make the same key.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use http::HeaderName;
 use http::request::Parts;
 use sluice_engine::matcher;
+use sluice_engine::mini::Client;
 
 use crate::base::cx::Cx;
 use crate::base::yaml::Place;
@@ -21,6 +25,17 @@ pub(crate) enum Part {
     Header(HeaderName),
     Cookie(String),
     Capture(usize),
+    Mini(Mini),
+}
+
+/// What a mini-program says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Mini {
+    /// With the ids of all apps: their order may change.
+    App(Arc<[Arc<str>]>),
+    Platform,
+    Env,
+    Version,
 }
 
 /// What a key is for, which says what may be part of it.
@@ -36,7 +51,7 @@ pub(crate) enum Use<'a> {
 impl Part {
     /// Whether callers can make it what they like.
     pub(crate) fn is_claimed(&self) -> bool {
-        matches!(self, Self::Header(_) | Self::Cookie(_))
+        matches!(self, Self::Header(_) | Self::Cookie(_) | Self::Mini(_))
     }
 
     /// Whether a request has it, so that its address need not stand for it.
@@ -46,6 +61,7 @@ impl Part {
             Self::Claim(name) => cx.claim(name).is_some(),
             Self::Header(name) => head.headers.contains_key(name),
             Self::Cookie(name) => cookie(head, name).is_some(),
+            Self::Mini(word) => cx.mini.as_ref().is_some_and(|client| word.of(client).is_some()),
         }
     }
 }
@@ -66,6 +82,7 @@ pub(crate) fn parts(
         let part = match word.split_once(':') {
             None if word == "address" => Some(Part::Address),
             None if word == "route" && matches!(used, Use::Limit(_)) => Some(Part::Route),
+            None => Mini::parse(word, env).map(Part::Mini),
             Some(("claim", name)) if !name.is_empty() => Some(Part::Claim(name.to_owned())),
             Some(("header", name)) => HeaderName::try_from(name).ok().map(Part::Header),
             Some(("cookie", name)) if is_token(name) => Some(Part::Cookie(name.to_owned())),
@@ -80,7 +97,8 @@ pub(crate) fn parts(
         };
         let Some(part) = part else {
             env.problems.error(at, format!("`{word}` is not a {what} key")).help(format!(
-                "write {words}claim:NAME, header:NAME, cookie:NAME or capture:NAME, joined by +"
+                "write {words}app, platform, env, version, claim:NAME, header:NAME, cookie:NAME or capture:NAME, \
+                 joined by +"
             ));
             return None;
         };
@@ -117,6 +135,10 @@ pub(crate) fn key(parts: &[Part], cx: &Cx, head: &Parts) -> Key {
                 Some(value) => key.push(value.as_bytes()),
                 None => key.address(cx.client),
             },
+            Part::Mini(word) => match cx.mini.as_ref().and_then(|client| word.of(client)) {
+                Some(text) => key.push(text.as_bytes()),
+                None => key.address(cx.client),
+            },
             Part::Cookie(name) => match cookie(head, name) {
                 Some(value) => key.push(value),
                 None => key.address(cx.client),
@@ -124,6 +146,28 @@ pub(crate) fn key(parts: &[Part], cx: &Cx, head: &Parts) -> Key {
         }
     }
     key
+}
+
+impl Mini {
+    fn parse(word: &str, env: &Env<'_>) -> Option<Self> {
+        Some(match word {
+            "app" => Self::App(env.apps.iter().map(|app| Arc::clone(&app.id)).collect()),
+            "platform" => Self::Platform,
+            "env" => Self::Env,
+            "version" => Self::Version,
+            _ => return None,
+        })
+    }
+
+    /// What a client says, if it says that.
+    fn of<'a>(&'a self, client: &Client) -> Option<Cow<'a, str>> {
+        Some(match self {
+            Self::App(ids) => ids.get(usize::from(client.app?))?.as_ref().into(),
+            Self::Platform => client.platform?.as_str().into(),
+            Self::Env => client.env?.as_str().into(),
+            Self::Version => client.version.as_ref()?.to_string().into(),
+        })
+    }
 }
 
 /// The first cookie of this name, as it stands.

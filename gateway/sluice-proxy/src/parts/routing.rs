@@ -11,6 +11,10 @@ use sluice_engine::matcher::{
 use super::env::Env;
 use crate::base::yaml::Place;
 
+mod mini;
+
+pub(crate) use mini::Words;
+
 /// What a request must look like. Everything given must hold.
 #[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +43,19 @@ pub(crate) struct Config {
     /// Client addresses or networks.
     #[serde(default)]
     pub(crate) clients: Vec<String>,
+    /// Mini-programs by their id under `apps`. What is asked of them is what they claim, or their Referer
+    /// hints at: it chooses among services, and protects none.
+    #[serde(default)]
+    pub(crate) app: Words,
+    /// Platforms of mini-programs: `wechat`, `alipay` and so on.
+    #[serde(default)]
+    pub(crate) platform: Words,
+    /// Kinds of builds: `develop`, `trial`, `release`. The build under review is a `release`.
+    #[serde(default)]
+    pub(crate) env: Words,
+    /// Versions of the mini-program: `>=3.2.0 <4`, `3.2`, `^3.2`.
+    #[serde(default)]
+    pub(crate) version: Option<String>,
     /// Among routes of equally precise paths, the higher comes first.
     #[serde(default)]
     pub(crate) priority: i32,
@@ -118,6 +135,10 @@ impl Config {
             query: both(&self.query, &group.query),
             cookies: both(&self.cookies, &group.cookies),
             clients: own(&self.clients, &group.clients),
+            app: self.app.or(&group.app),
+            platform: self.platform.or(&group.platform),
+            env: self.env.or(&group.env),
+            version: self.version.clone().or_else(|| group.version.clone()),
             priority: if self.priority == 0 { group.priority } else { self.priority },
         }
     }
@@ -210,6 +231,9 @@ impl Config {
         if !self.clients.is_empty() {
             let nets = super::filters::nets(&self.clients, &at.field("clients"), env);
             add(nets.map(Predicate::ClientIn));
+        }
+        for test in mini::tests(self, at, env) {
+            add(test.map(Predicate::Mini));
         }
         all
     }

@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use sluice_engine::matcher::{self, Found, Match};
+use sluice_engine::mini::Client;
 
 use super::admission::{self, Admitted, Wants};
 use super::permit::{Permit, ended};
@@ -126,17 +127,32 @@ async fn run(record: &mut Record, inbound: &mut Inbound) -> Result<Response<Body
     let missed = find(record, head).err();
     let route = record.route.and_then(|index| view.routes.get(index)).unwrap_or(&view.unmatched);
     overload::refuse_if_short(record, route)?;
-    for filter in &route.chain {
+    for (at, filter) in route.chain.iter().enumerate() {
+        if at == route.guards {
+            judge_caller(record, head)?;
+        }
         record.passed += 1;
         match filter.on_request(&mut record.cx, head).await? {
             Flow::Next => {}
             Flow::Answer(answer) => return Ok(*answer),
         }
+        if let (true, Some(callers)) = (filter.identifies(), &view.callers) {
+            callers.prove(&mut record.cx);
+        }
+    }
+    if route.guards == route.chain.len() {
+        judge_caller(record, head)?;
     }
     match missed {
         Some(fault) => Err(fault),
         None => ask(record, route, inbound, wants).await,
     }
+}
+
+/// What holds for mini-programs on all routes, asked behind the guards and before anybody is identified.
+fn judge_caller(record: &Record, head: &Parts) -> Result<(), Fault> {
+    let Some(callers) = &record.view.callers else { return Ok(()) };
+    callers.admit(record.cx.mini.as_deref(), &head.headers, record.route, head.uri.path())
 }
 
 /// Finds the route. Requests without one still pass the global filters, so that their refusal is
@@ -158,7 +174,12 @@ fn find(record: &mut Record, head: &Parts) -> Result<(), Fault> {
 
 /// What the router says to a request, or to one like it with another method.
 pub(crate) fn found(snapshot: &Snapshot, cx: &Cx, head: &Parts, method: &str) -> Found {
-    let facts = Facts { headers: &head.headers, query: head.uri.query(), client: cx.client };
+    let facts = Facts {
+        headers: &head.headers,
+        query: head.uri.query(),
+        client: cx.client,
+        mini: cx.mini.as_deref(),
+    };
     let (host, path) = (cx.host_name(), head.uri.path());
     snapshot.router.find(&matcher::Request { host, method, path, facts: &facts })
 }
@@ -196,6 +217,9 @@ async fn ask(
         Some(_) => return Err(Fault::OriginRefused),
     }
     let Some(upstream) = &route.upstream else { return Err(Fault::NoRoute) };
+    if let Some(teller) = &route.teller {
+        teller.tell(&mut record.cx, &mut inbound.head)?;
+    }
     if let Some(limit) = record.cx.body_limit {
         check_announced(&inbound.head, limit)?;
     }
@@ -260,6 +284,7 @@ struct Facts<'a> {
     headers: &'a HeaderMap,
     query: Option<&'a str>,
     client: std::net::IpAddr,
+    mini: Option<&'a Client>,
 }
 
 impl matcher::Facts for Facts<'_> {
@@ -273,6 +298,10 @@ impl matcher::Facts for Facts<'_> {
 
     fn client(&self) -> std::net::IpAddr {
         self.client
+    }
+
+    fn mini(&self) -> Option<&Client> {
+        self.mini
     }
 }
 

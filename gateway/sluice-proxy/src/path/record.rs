@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use http::request::Parts;
 use hyper::body::Incoming;
+use sluice_engine::mini::Client;
 
 use super::worker::{View, Worker};
 use crate::base::body::{End, Ending};
@@ -19,6 +20,7 @@ use crate::lasting::link::{Close, InFlight};
 use crate::lasting::pool::Lease;
 use crate::lasting::telemetry::access::Line;
 use crate::lasting::telemetry::metrics::Source;
+use crate::parts::caller::Callers;
 use crate::snapshot::route::Route;
 
 /// A request as it came in; passed by reference, since every move of it would be a copy.
@@ -101,6 +103,10 @@ impl Record {
         }
         shard.request(self.method, status);
         self.route().series.record(self.worker.index, self.source, status, took);
+        if let Some(callers) = &self.view.callers {
+            let client = self.cx.mini.as_deref();
+            callers.series(client).record(self.worker.index, client.and_then(|client| client.env));
+        }
         shard.finished.add(1);
         if self.cx.logged.is_some() {
             self.log(end, bytes, status, took);
@@ -158,6 +164,9 @@ impl Record {
             if let Some(agent) = &logged.user_agent {
                 line.foreign("ua", agent.as_bytes());
             }
+            if let Some(client) = &cx.mini {
+                mini(line, client, &view.callers);
+            }
             line.number("status", u64::from(status.as_u16()));
             line.text("source", source.as_str());
             outcome(line, cx, end);
@@ -173,6 +182,32 @@ impl Record {
             line.number("attempts", u64::from(cx.attempts));
             line.flag("reused", cx.reused);
         });
+    }
+}
+
+/// What is known of the mini-program.
+fn mini(line: &mut Line<'_>, client: &Client, callers: &Option<Callers>) {
+    if let Some(app) = callers.as_ref().and_then(|callers| callers.apps.get(client.app?)) {
+        line.text("app", &app.id);
+    }
+    line.text("mp_trust", client.trust.as_str());
+    if let Some(platform) = client.platform {
+        line.text("mp_platform", platform.as_str());
+    }
+    if let Some(env) = client.env {
+        line.text("mp_env", env.as_str());
+    }
+    if let Some(version) = &client.version {
+        line.foreign("mp_version", version.to_string().as_bytes());
+    }
+    if let Some(build) = &client.build {
+        line.foreign("mp_build", build.as_bytes());
+    }
+    if let Some(lib) = &client.lib {
+        line.foreign("mp_lib", lib.as_bytes());
+    }
+    if client.reviewed {
+        line.flag("mp_review", true);
     }
 }
 

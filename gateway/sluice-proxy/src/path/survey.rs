@@ -24,6 +24,8 @@ pub(crate) struct Survey {
     pub(crate) identity: bool,
     /// Fields by which a mini-program tells of itself.
     pub(crate) spoken: bool,
+    /// A Referer, by which platforms tell of their mini-programs.
+    pub(crate) referer: bool,
     /// Names with `_`, which some services read as `-`.
     pub(crate) underscores: bool,
     pub(crate) grpc: bool,
@@ -84,6 +86,7 @@ impl Survey {
                 "cookie" => survey.cookies += 1,
                 "expect" => survey.expect = true,
                 "via" => survey.via = true,
+                "referer" => survey.referer = true,
                 "grpc-timeout" | "x-request-timeout" => survey.timeout = true,
                 "content-type" => {
                     survey.grpc |= value.as_bytes().starts_with(b"application/grpc");

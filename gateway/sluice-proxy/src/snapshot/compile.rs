@@ -10,17 +10,19 @@ use std::sync::Arc;
 use sluice_engine::matcher::{MethodSet, Router};
 
 use super::config::{self, Config};
-use super::route::{Outline, Route};
+use super::route::{Outline, Route, guards};
 use crate::base::problem::Problems;
 use crate::base::yaml::{Lookup, Node, Place, Source, parse};
 use crate::lasting::retained::Retained;
 use crate::lasting::telemetry::metrics::{Metrics, RouteSeries};
+use crate::parts::caller::Callers;
 use crate::parts::env::{Env, Owner, digest};
 use crate::parts::filters::{Filter, KeySource};
 use crate::parts::listener::Listener;
 use crate::parts::proxies::{self, Proxies};
 use crate::parts::upstream::{Kind, Upstream};
 
+mod callers;
 mod routes;
 mod settings;
 
@@ -44,6 +46,8 @@ pub(crate) struct Snapshot {
     pub(crate) listeners: Vec<Arc<Listener>>,
     pub(crate) upstreams: BTreeMap<String, Arc<Upstream>>,
     pub(crate) proxies: Proxies,
+    /// How mini-programs are known, where some are declared.
+    pub(crate) callers: Option<Callers>,
     /// Methods beyond the known ones that some route lists.
     pub(crate) methods: MethodSet,
     /// Headers that only the gateway sets; removed from every request.
@@ -84,6 +88,7 @@ pub(crate) fn compile(
             redis: None,
             names: Arc::default(),
             key_sets: Vec::new(),
+            apps: Arc::default(),
             base: input.base,
             development: config.development,
             may_write: input.may_write,
@@ -115,6 +120,7 @@ impl<'a> Compiler<'a> {
         let at = Place::root(self.root);
         self.bounds(&at)?;
         let listeners = self.listeners(&at.field("listeners"));
+        let apps = self.apps(&at);
         let proxies = proxies::build(
             &self.config.trusted_proxies,
             &at.field("trusted_proxies"),
@@ -125,20 +131,30 @@ impl<'a> Compiler<'a> {
         let owner = Owner { name: "global".to_owned(), captures: Vec::new() };
         let global = self.filters(&self.config.filters, &at.field("filters"), &owner);
         let groups = self.groups(&at.field("groups"));
+        let callers = self.callers(&at);
+        let tellers = self.tellers(&at);
         let around = routes::Around { upstreams: &upstreams, global: &global, groups: &groups };
-        let routes = self.routes(&at.field("routes"), &around);
+        let mut routes = self.routes(&at.field("routes"), &around);
+        if let (Some(mut tellers), Some((_, routes))) = (tellers, &mut routes) {
+            for (route, declared) in routes.iter_mut().zip(&self.config.routes) {
+                route.teller = self.teller(&mut tellers, declared.headers_profile);
+            }
+        }
         self.unused(&at.field("upstreams"));
         let (router, routes) = routes?;
         let identity_headers = identity_headers(&routes, &global);
         let series = self.series("none");
+        let everywhere =
+            Route::sorted(global.iter().filter(|f| !f.serves()).map(Arc::clone).collect());
+        apps?;
         Some(Snapshot {
             hash,
             router,
             unmatched: Route {
                 id: "none".into(),
-                chain: Route::sorted(
-                    global.iter().filter(|f| !f.serves()).map(Arc::clone).collect(),
-                ),
+                guards: guards(&everywhere),
+                chain: everywhere,
+                teller: None,
                 upstream: None,
                 affinity: None,
                 bulkhead: None,
@@ -159,6 +175,7 @@ impl<'a> Compiler<'a> {
             listeners: listeners?,
             upstreams,
             proxies: proxies?,
+            callers: callers?,
             methods: self.methods(),
             identity_headers,
             key_sets: self.env.key_sets,

@@ -12,7 +12,10 @@ use crate::base::respond::Envelope;
 use crate::base::units::{Secret, Span};
 use crate::base::yaml::{Node, Place, nearest, read};
 use crate::parts::filters::Declared;
-use crate::parts::{breaker, bulkhead, listener, overload, proxies, routing, upstream, websocket};
+use crate::parts::profile::{Profile, signature};
+use crate::parts::{
+    apps, breaker, bulkhead, caller, listener, overload, proxies, routing, upstream, websocket,
+};
 
 /// The route table. Unknown keys are refused; keys that begin with `x-` are free for anchors.
 #[derive(Debug, JsonSchema)]
@@ -41,6 +44,21 @@ pub(crate) struct Config {
     /// Proxies in front, whose `X-Forwarded-For` is believed: networks, or mappings that say more.
     #[serde(default)]
     pub(crate) trusted_proxies: Vec<proxies::Config>,
+    /// The mini-programs that call.
+    #[serde(default)]
+    pub(crate) apps: Vec<apps::Config>,
+    /// How they are known; only where `apps` are declared.
+    #[serde(default)]
+    pub(crate) client_identity: caller::Config,
+    /// By which names services are told who is calling; `neutral` where `apps` are declared, else `none`.
+    #[serde(default)]
+    pub(crate) headers_profile: Option<Profile>,
+    /// Value of `X-WX-ENV`, which profile `wxcloud` sets.
+    #[serde(default)]
+    pub(crate) wx_env: Option<String>,
+    /// Sign what services are told, so that they can prove who told them.
+    #[serde(default)]
+    pub(crate) identity_signature: Option<signature::Config>,
     /// Tell services where a request came from in `Forwarded` (RFC 7239) too, beside
     /// `X-Forwarded-*`.
     #[serde(default)]
@@ -193,6 +211,9 @@ pub(crate) struct Route {
     /// Stop asking the service for this route while that keeps failing.
     #[serde(default)]
     pub(crate) breaker: Option<breaker::Config>,
+    /// By which names the service is told who is calling, if not as the rest.
+    #[serde(default)]
+    pub(crate) headers_profile: Option<Profile>,
     /// Let WebSocket upgrades pass: `true`, or `{ origins: [...], idle: 5m, max_age: 0s }`.
     #[serde(default)]
     pub(crate) websocket: websocket::Config,
@@ -227,6 +248,16 @@ struct Keys {
     errors: IgnoredAny,
     #[serde(default)]
     trusted_proxies: IgnoredAny,
+    #[serde(default)]
+    apps: IgnoredAny,
+    #[serde(default)]
+    client_identity: IgnoredAny,
+    #[serde(default)]
+    headers_profile: IgnoredAny,
+    #[serde(default)]
+    wx_env: IgnoredAny,
+    #[serde(default)]
+    identity_signature: IgnoredAny,
     #[serde(default)]
     forwarded_header: IgnoredAny,
     #[serde(default)]
@@ -272,6 +303,11 @@ impl Config {
             access_log: sections.read("access_log", AccessLog::default),
             errors: sections.read("errors", Errors::default),
             trusted_proxies: sections.read("trusted_proxies", Vec::new),
+            apps: sections.read("apps", Vec::new),
+            client_identity: sections.read("client_identity", caller::Config::default),
+            headers_profile: sections.read("headers_profile", || None),
+            wx_env: sections.read("wx_env", || None),
+            identity_signature: sections.read("identity_signature", || None),
             forwarded_header: sections.read("forwarded_header", || false),
             resolver: sections.read("resolver", upstream::discovery::Config::default),
             redis: sections.read("redis", Redis::default),

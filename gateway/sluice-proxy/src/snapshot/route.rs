@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::lasting::telemetry::metrics::RouteSeries;
 use crate::parts::breaker::Breaker;
 use crate::parts::bulkhead::Bound;
-use crate::parts::filters::Filter;
+use crate::parts::filters::{Filter, Stage};
+use crate::parts::profile::Teller;
 use crate::parts::upstream::Upstream;
 use crate::parts::upstream::sticky::Affinity;
 use crate::parts::websocket::WebSocket;
@@ -16,6 +17,10 @@ pub(crate) struct Route {
     pub(crate) id: Arc<str>,
     /// Global, group and own filters, sorted by stage.
     pub(crate) chain: Vec<Arc<Filter>>,
+    /// How many of them guard: what they let through is asked whether it is an app that is served.
+    pub(crate) guards: usize,
+    /// Tells the service who is calling.
+    pub(crate) teller: Option<Arc<Teller>>,
     /// Where requests go that no filter answered.
     pub(crate) upstream: Option<Arc<Upstream>>,
     /// What its requests are asked for the choice of an endpoint.
@@ -52,6 +57,11 @@ impl Route {
         chain.sort_by_key(|filter| filter.stage());
         chain
     }
+}
+
+/// How many filters of a sorted chain stand before anybody is identified.
+pub(crate) fn guards(chain: &[Arc<Filter>]) -> usize {
+    chain.partition_point(|filter| filter.stage() <= Stage::Guard)
 }
 
 /// Keeps only the last of the filters of one kind.

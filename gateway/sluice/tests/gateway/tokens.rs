@@ -212,7 +212,7 @@ pub(crate) fn base64url(bytes: &[u8]) -> String {
     out
 }
 
-fn hmac(secret: &[u8], input: &str) -> Vec<u8> {
+pub(crate) fn hmac(secret: &[u8], input: &str) -> Vec<u8> {
     let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let key = format!("hexkey:{hex}");
     openssl(&["dgst", "-sha256", "-mac", "HMAC", "-macopt", &key, "-binary", input])
@@ -232,7 +232,7 @@ fn raw_ecdsa(der: &[u8]) -> Vec<u8> {
     raw
 }
 
-fn openssl(args: &[&str]) -> Vec<u8> {
+pub(crate) fn openssl(args: &[&str]) -> Vec<u8> {
     let output = Command::new(sluice_chaos::process::tool("openssl")).args(args).output().unwrap();
     assert!(
         output.status.success(),

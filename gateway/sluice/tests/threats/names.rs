@@ -97,6 +97,26 @@ pub(crate) const ROWS: &[Row] = &[
         "refused when read; a field that cannot hold its value is left out, an identity is 401",
     ),
     (
+        "HD-18",
+        "code written for cloud hosting, which takes `X-WX-SOURCE` for a proof",
+        "set where a verified token proves an app of WeChat, nowhere else",
+    ),
+    (
+        "HD-19",
+        "a peer inside that reaches a service past the gateway",
+        "has no `X-Sluice-Signature`, with `identity_signature`; whether it is asked for is the service's matter",
+    ),
+    (
+        "HD-20",
+        "a client that claims to be another app, version or kind of build",
+        "believed as a claim, marked so, and in bounded labels; a token's word goes before it",
+    ),
+    (
+        "HD-21",
+        "scripts without the Referer of a mini-program",
+        "403 `referer_refused` with `referer.mode: enforce`; a script that lies gets through",
+    ),
+    (
         "P-01",
         "dot segments, plain or encoded, and `..;`",
         "resolved before matching; above the root, `..;`, and parameters alone, 400 `path_invalid`",

@@ -14,7 +14,7 @@ use crate::parts::env::Owner;
 use crate::parts::filters::{Declared, Filter};
 use crate::parts::upstream::{Kind, Upstream};
 use crate::snapshot::config::{self, Config};
-use crate::snapshot::route::{Outline, Route};
+use crate::snapshot::route::{Outline, Route, guards};
 
 /// A group's compiled filters.
 pub(super) struct Group<'a> {
@@ -152,7 +152,9 @@ impl<'a> Compiler<'a> {
         };
         let route = Route {
             id: declared.id.as_str().into(),
+            guards: guards(&chain),
             chain,
+            teller: None,
             upstream,
             affinity,
             bulkhead,

@@ -131,6 +131,17 @@ impl KeyConfig {
         .ok()
     }
 
+    /// A secret for HMAC-SHA256, as another section names it.
+    pub(crate) fn hmac(kid: &str, secret_file: Option<&String>, secret: Option<&Secret>) -> Self {
+        Self {
+            kid: kid.to_owned(),
+            alg: Alg::HS256,
+            secret_file: secret_file.cloned(),
+            secret: secret.cloned(),
+            public_key_file: None,
+        }
+    }
+
     /// The HMAC secret, made if this is a development config and the file is not there.
     pub(crate) fn secret_bytes(
         &self,
