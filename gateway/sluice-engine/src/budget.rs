@@ -1,8 +1,11 @@
-//! A budget for second attempts: a share of the requests of the last ten seconds, and a few in any case,
-//! so that a service that fails under its load is not given more of it.
+//! A budget for second attempts: a share of the requests of the last ten seconds, and a few where there
+//! are few requests, so that a service that fails under its load is not given more of it.
 //!
-//! Counting requests is left to the caller, who does so anyway and tells the sum when it asks; a
-//! request that needs no second attempt costs nothing here. The one rule: that sum never falls.
+//! The few are for a service that works: they are no more than what it answered well, and [`TRUSTED`]
+//! before it has answered at all. A service of which every request fails gets the share alone.
+//!
+//! Counting requests is left to the caller, who does so anyway and tells the sums when it asks; a
+//! request that needs no second attempt costs nothing here. The one rule: those sums never fall.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +14,9 @@ use crate::moment::Moment;
 
 /// How far back requests and second attempts count.
 pub const WINDOW: Duration = Duration::from_secs(10);
+
+/// Second attempts in a window that nobody has to earn.
+pub const TRUSTED: u64 = 10;
 
 const SLOTS: usize = 10;
 /// Nanoseconds of a slot.
@@ -23,6 +29,15 @@ pub struct Rules {
     pub percent: u8,
     /// And so many a second where there are few requests, counted over the window.
     pub min_per_second: u32,
+}
+
+/// What there has ever been, second attempts not counted; it may lag a little.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Requests.
+    pub requests: u64,
+    /// Those that were answered well.
+    pub well: u64,
 }
 
 /// What one service's budget has seen. Outlives the rules, which come with each question.
@@ -44,8 +59,8 @@ pub struct Tally {
 #[derive(Debug, Default)]
 struct Inner {
     tally: Tally,
-    /// The caller's sum when it asked last.
-    requests: u64,
+    /// The caller's sums when it asked last.
+    seen: Seen,
     /// The number of the newest slot.
     newest: u64,
     slots: [Slot; SLOTS],
@@ -54,19 +69,21 @@ struct Inner {
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
     requests: u64,
+    well: u64,
     granted: u64,
 }
 
 impl Cell {
-    /// Asks for one second attempt at `now`. `requests` is how many requests there have ever been,
-    /// second attempts not counted; it may lag a little.
-    pub fn admit(&self, rules: &Rules, now: Moment, requests: u64) -> bool {
+    /// Asks for one second attempt at `now`.
+    pub fn admit(&self, rules: &Rules, now: Moment, seen: Seen) -> bool {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.roll(now, requests);
+        inner.roll(now, seen);
         let granted: u64 = inner.slots.iter().map(|slot| slot.granted).sum();
         let requests: u64 = inner.slots.iter().map(|slot| slot.requests).sum();
+        let well: u64 = inner.slots.iter().map(|slot| slot.well).sum();
         let share = u128::from(requests) * u128::from(rules.percent);
         let few = u64::from(rules.min_per_second).saturating_mul(WINDOW.as_secs());
+        let few = few.min(well.saturating_add(TRUSTED));
         let admitted = granted < few || u128::from(granted + 1) * 100 <= share;
         if admitted {
             inner.tally.granted += 1;
@@ -90,11 +107,13 @@ impl Cell {
 impl Inner {
     /// Forgets slots that are over, and spreads the requests since the last question evenly over the
     /// time since then: when they came, nobody has noted.
-    fn roll(&mut self, now: Moment, requests: u64) {
-        // Another thread may have seen a slightly later clock, and a slightly larger sum.
+    fn roll(&mut self, now: Moment, seen: Seen) {
+        // Another thread may have seen a slightly later clock, and slightly larger sums.
         let slot = (now.nanos() / SLOT).max(self.newest);
-        let new = requests.saturating_sub(self.requests);
-        self.requests = self.requests.max(requests);
+        let new = seen.requests.saturating_sub(self.seen.requests);
+        let well = seen.well.saturating_sub(self.seen.well);
+        self.seen.requests = self.seen.requests.max(seen.requests);
+        self.seen.well = self.seen.well.max(seen.well);
         let passed = slot - self.newest;
         let span = passed.max(1);
         let visible = span.min(SLOTS as u64);
@@ -109,11 +128,13 @@ impl Inner {
         for age in 0..visible {
             if let Some(slot) = self.slot(slot.saturating_sub(age)) {
                 slot.requests += new / span;
+                slot.well += well / span;
             }
         }
         // What does not divide belongs to the newest.
         if let Some(slot) = self.slot(slot) {
             slot.requests += new % span;
+            slot.well += well % span;
         }
     }
 
@@ -133,18 +154,43 @@ mod tests {
         Moment::from_nanos(millis * 1_000_000)
     }
 
-    /// How many of 1,000 questions are granted.
+    /// How many of 1,000 questions are granted where no request was answered well.
     fn granted(cell: &Cell, now: Moment, requests: u64) -> usize {
-        (0..1000).filter(|_| cell.admit(&RULES, now, requests)).count()
+        let seen = Seen { requests, well: 0 };
+        (0..1000).filter(|_| cell.admit(&RULES, now, seen)).count()
     }
 
     #[test]
     fn a_few_are_granted_without_any_requests() {
         let cell = Cell::default();
-        assert_eq!(granted(&cell, at(0), 0), 30);
+        assert_eq!(granted(&cell, at(0), 0), 10);
         assert_eq!(granted(&cell, at(9_999), 0), 0);
-        assert_eq!(granted(&cell, at(10_000), 0), 30);
-        assert_eq!(cell.tally(), Tally { granted: 60, refused: 2_940 });
+        assert_eq!(granted(&cell, at(10_000), 0), 10);
+        assert_eq!(cell.tally(), Tally { granted: 20, refused: 2_980 });
+    }
+
+    #[test]
+    fn a_service_that_works_earns_a_few_more() {
+        for (well, few) in [(0, 10), (5, 15), (20, 30), (60, 30)] {
+            let cell = Cell::default();
+            let seen = Seen { requests: 60, well };
+            let granted = (0..1000).filter(|_| cell.admit(&RULES, at(0), seen)).count();
+            assert_eq!(granted, few.max(12), "{well}");
+        }
+    }
+
+    /// However many requests there are, and whenever they come.
+    #[test]
+    fn a_service_that_always_fails_gets_a_fifth_more_at_most() {
+        for (each, requests) in [(1, 60_000), (7, 3_000), (50, 500), (190, 300)] {
+            let (cell, mut extra) = (Cell::default(), 0);
+            for n in 1..=requests {
+                let seen = Seen { requests: n, well: 0 };
+                extra += u64::from(cell.admit(&RULES, at(n * each), seen));
+            }
+            let most = requests / 5;
+            assert!((most * 9 / 10..=most + TRUSTED).contains(&extra), "{each} ms: {extra}");
+        }
     }
 
     #[test]
@@ -154,7 +200,7 @@ mod tests {
         assert_eq!(granted(&cell, at(1_500), 2_000), 200);
         // The first thousand is out of sight, and so are the attempts that it paid for.
         assert_eq!(granted(&cell, at(10_500), 2_000), 0);
-        assert_eq!(granted(&cell, at(11_500), 2_000), 30);
+        assert_eq!(granted(&cell, at(11_500), 2_000), 10);
     }
 
     #[test]
@@ -175,6 +221,6 @@ mod tests {
     #[test]
     fn none_is_an_answer_too() {
         let rules = Rules { percent: 0, min_per_second: 0 };
-        assert!(!Cell::default().admit(&rules, at(0), u64::MAX));
+        assert!(!Cell::default().admit(&rules, at(0), Seen { requests: u64::MAX, well: 0 }));
     }
 }

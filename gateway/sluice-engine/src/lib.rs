@@ -23,6 +23,7 @@
 //! | [`pressure`] | what is done when memory is short |
 //! | [`ejection`] | whether an endpoint that keeps failing is taken out of use |
 //! | [`budget`] | whether a request may be sent a second time |
+//! | [`backoff`] | how long to wait before that |
 //! | [`template`] | how a text with holes is filled |
 //! | [`mask`] | what of a text must not stand in a log |
 //! | [`mini`] | which mini-program is calling, and in which version |
@@ -34,6 +35,7 @@
 //! paths do not allocate, and locks are held for a few lines.
 #![warn(missing_docs)]
 
+pub mod backoff;
 pub mod balance;
 pub mod breaker;
 pub mod bucket;

@@ -68,6 +68,18 @@ impl Timeout {
         Some(Self { wait: seconds + Duration::from_millis(whole(&millis)?), form })
     }
 
+    /// A time for callers of gRPC, in milliseconds.
+    #[must_use]
+    pub fn grpc_of(wait: Duration) -> Self {
+        Self { wait, form: Form::Grpc }
+    }
+
+    /// A time for other callers, in milliseconds.
+    #[must_use]
+    pub fn plain_of(wait: Duration) -> Self {
+        Self { wait, form: Form::Millis }
+    }
+
     /// The same for somebody who is to wait for `left` at most: in whole milliseconds, rounded down, but
     /// at least one.
     #[must_use]

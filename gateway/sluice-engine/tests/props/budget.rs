@@ -1,7 +1,7 @@
 //! The budget over long histories, against a model that keeps every attempt.
 
 use proptest::prelude::*;
-use sluice_engine::budget::{Cell, Rules, WINDOW};
+use sluice_engine::budget::{Cell, Rules, Seen, TRUSTED, WINDOW};
 use sluice_engine::moment::Moment;
 
 #[derive(Clone, Debug)]
@@ -23,12 +23,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     /// Never more than the share of all requests and the few of each started window, whatever the
-    /// history; and within one window never more than the larger of the two.
+    /// history; and within one window never more than the larger of the two. The few are fewer where
+    /// nothing was answered well.
     #[test]
     fn attempts_stay_within_the_budget(
         steps in steps(),
         percent in 0_u8..=100,
         min_per_second in 0_u32..5,
+        fails in any::<bool>(),
     ) {
         let (cell, rules) = (Cell::default(), Rules { percent, min_per_second });
         let (mut millis, mut requests) = (0, 0);
@@ -37,12 +39,14 @@ proptest! {
             millis += step.wait_millis;
             requests += step.requests;
             for _ in 0..step.asks {
-                if cell.admit(&rules, Moment::from_nanos(millis * 1_000_000), requests) {
+                let seen = Seen { requests, well: if fails { 0 } else { requests } };
+                if cell.admit(&rules, Moment::from_nanos(millis * 1_000_000), seen) {
                     granted.push(millis);
                 }
             }
             let window = u64::try_from(WINDOW.as_millis()).unwrap();
             let few = u64::from(min_per_second) * WINDOW.as_secs();
+            let few = few.min(if fails { TRUSTED } else { requests + TRUSTED });
             let windows = millis / window + 1;
             let share = requests * u64::from(percent) / 100;
             prop_assert!(granted.len() as u64 <= share + few * windows);
@@ -62,12 +66,16 @@ proptest! {
             millis += step.wait_millis;
             requests += step.requests;
             for _ in 0..step.asks {
-                cell.admit(&rules, Moment::from_nanos(millis * 1_000_000), requests);
+                let seen = Seen { requests, well: requests };
+                cell.admit(&rules, Moment::from_nanos(millis * 1_000_000), seen);
             }
         }
         millis += 11_000;
         let now = Moment::from_nanos(millis * 1_000_000);
-        let granted = (0..100).filter(|_| cell.admit(&rules, now, requests)).count();
-        prop_assert!(granted as u64 >= (u64::from(min_per_second) * 10).min(100));
+        // Since then there were some, all answered well.
+        let requests = requests + 100;
+        let seen = Seen { requests, well: requests };
+        let granted = (0..100).filter(|_| cell.admit(&rules, now, seen)).count();
+        prop_assert!(granted as u64 >= u64::from(min_per_second) * 10);
     }
 }

@@ -1,10 +1,9 @@
 //! The two bodies a request has: [`Upload`] goes from the client to the service, [`Body`] from the
 //! service (or the gateway itself) to the client. Both stream; both count; both give up when the
-//! other side stalls. Whoever must know how a response ended hands in an [`Ending`].
+//! other side stalls. Whoever must know how a response ended hands in an [`Ending`]. Small uploads may
+//! be kept until there is an answer, to be sent once more ([`Source`]).
 
-use std::cell::Cell;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,11 +12,16 @@ use http::{HeaderMap, HeaderName};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::clock::{self, Moment};
+use super::clock;
 use super::deadline::Deadline;
 use super::fault::Fault;
 use super::http1;
-use super::pace;
+
+mod replay;
+mod upload;
+
+pub(crate) use replay::{Shelf, Source};
+pub(crate) use upload::{Meter, Upload};
 
 /// What a body read can fail with; hyper only needs to know that it failed.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -232,173 +236,9 @@ impl http_body::Body for Answer {
 
 use http_body::Body as _;
 
-// === Upload ===
-
-/// A request body on its way to the service; many requests have none.
-pub(crate) struct Upload(Option<Sending>);
-
-struct Sending {
-    incoming: Incoming,
-    idle: Duration,
-    /// Whether the client has to keep the least pace.
-    paced: bool,
-    limit: u64,
-    meter: Rc<Meter>,
-    pause: Option<Pause>,
-    /// How long the client was waited for in all pauses that are over.
-    waited: Duration,
-}
-
-struct Pause {
-    since: Moment,
-    end: Deadline,
-}
-
-/// What is known about a request body from outside, while hyper holds it.
-#[derive(Debug, Default)]
-pub(crate) struct Meter {
-    /// Bytes read from the client so far.
-    pub(crate) bytes: Cell<u64>,
-    /// When the last of them came.
-    pub(crate) moved: Cell<Moment>,
-    /// Whether it is the client who keeps everybody waiting.
-    pub(crate) waiting: Cell<bool>,
-    /// Why it failed, if it did.
-    pub(crate) fault: Cell<Option<Fault>>,
-}
-
-impl Upload {
-    /// No body.
-    pub(crate) fn empty() -> Self {
-        Self(None)
-    }
-
-    /// A body of at most `limit` bytes that may pause for `idle` at most, and in all for not much longer
-    /// if it is `paced`.
-    pub(crate) fn stream(
-        incoming: Incoming,
-        limit: u64,
-        idle: Duration,
-        paced: bool,
-        meter: Rc<Meter>,
-    ) -> Self {
-        let (pause, waited) = (None, Duration::ZERO);
-        Self(Some(Sending { incoming, idle, paced, limit, meter, pause, waited }))
-    }
-}
-
-impl Sending {
-    fn fail(&self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.meter.fault.set(Some(fault));
-        Poll::Ready(Some(Err(fault.into())))
-    }
-
-    /// Notes that the client has moved.
-    fn moved(&mut self) {
-        let now = clock::now();
-        self.meter.moved.set(now);
-        if let Some(pause) = self.pause.take() {
-            self.waited += now.saturating_since(pause.since);
-        }
-    }
-
-    /// Whether the client keeps everybody waiting for too long.
-    fn stalled(&mut self, cx: &mut Context<'_>) -> bool {
-        let (idle, waited) = (self.idle, if self.paced { self.waited } else { Duration::ZERO });
-        let bytes = self.meter.bytes.get();
-        let pause = self.pause.get_or_insert_with(|| {
-            let since = clock::now();
-            Pause { since, end: Deadline::at(since.after(pace::left(idle, bytes, waited))) }
-        });
-        pause.end.poll(cx).is_ready()
-    }
-
-    fn admit(&self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match frame.into_data() {
-            Ok(data) => {
-                let bytes = self.meter.bytes.get().saturating_add(data.len() as u64);
-                self.meter.bytes.set(bytes);
-                if bytes > self.limit {
-                    return self.fail(Fault::BodyTooLarge);
-                }
-                Poll::Ready(Some(Ok(Frame::data(data))))
-            }
-            Err(frame) => match frame.into_trailers() {
-                Ok(trailers) => Poll::Ready(Some(Ok(Frame::trailers(request_trailers(trailers))))),
-                Err(_) => self.fail(Fault::BodyBroken),
-            },
-        }
-    }
-}
-
-impl http_body::Body for Upload {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(this) = &mut self.0 else { return Poll::Ready(None) };
-        let polled = Pin::new(&mut this.incoming).poll_frame(cx);
-        this.meter.waiting.set(polled.is_pending());
-        match polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                this.moved();
-                this.admit(frame)
-            }
-            Poll::Ready(Some(Err(error))) => {
-                this.fail(if is_gone(&error) { Fault::ClientGone } else { Fault::BodyBroken })
-            }
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending if this.stalled(cx) => this.fail(Fault::BodyTimeout),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|body| http_body::Body::is_end_stream(&body.incoming))
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.0 {
-            Some(body) => http_body::Body::size_hint(&body.incoming),
-            None => SizeHint::with_exact(0),
-        }
-    }
-}
-
-// === What both share ===
-
 /// Sets the deadline on the first poll of a pause and tells whether it has passed.
 fn stalled(pause: &mut Option<Deadline>, idle: Duration, cx: &mut Context<'_>) -> bool {
     pause.get_or_insert_with(|| Deadline::at(clock::now().after(idle))).poll(cx).is_ready()
-}
-
-/// Whether a body ends early because its sender left, rather than because it is malformed.
-fn is_gone(error: &hyper::Error) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    if error.is_canceled() || error.is_incomplete_message() || error.is_closed() {
-        return true;
-    }
-    // Amid a chunk hyper only passes on what the stream said.
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            return matches!(
-                io.kind(),
-                BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
-            );
-        }
-        source = inner.source();
-    }
-    false
-}
-
-/// Trailers that may travel to a service: gRPC's own. Others could be taken for header fields by a
-/// service that merges them (RFC 9110 section 6.5.1).
-fn request_trailers(trailers: HeaderMap) -> HeaderMap {
-    keep(trailers, |name| name.as_str().starts_with("grpc-"))
 }
 
 /// Trailers that may travel to a client: all but those that frame, route or authenticate.

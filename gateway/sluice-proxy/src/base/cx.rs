@@ -168,6 +168,8 @@ pub(crate) struct Cx {
     pub(crate) upload: Option<Rc<Meter>>,
     /// Attempts made. Writer: `path::forward`.
     pub(crate) attempts: u32,
+    /// Why there was more than one, the last time. Writer: `path::forward`.
+    pub(crate) retried: Option<&'static str>,
     /// Whether the last attempt used a kept connection. Writer: `path::forward`.
     pub(crate) reused: bool,
     /// The endpoint of the last attempt. Writer: `path::forward`.
@@ -208,6 +210,7 @@ impl Cx {
             upstream_host: None,
             upload: None,
             attempts: 0,
+            retried: None,
             reused: false,
             endpoint: None,
             timing: Timing::default(),

@@ -163,7 +163,7 @@ faults! {
     ClientGone = "client_gone", 499, grpc 1, Client close,
         "The client went away.";
     DeadlineExceeded = "deadline_exceeded", 504, grpc 4, Client,
-        "The time that the client gave for an answer is over.";
+        "The time for an answer is over, or too short for the service to be asked.";
     // The upstream.
     NoEndpoint = "no_endpoint", 503, grpc 14, Upstream ["destination_unavailable"],
         "No endpoint of the service is available.";

@@ -106,7 +106,6 @@ fn requests(shared: &Shared, out: &mut Vec<MetricFamily>) {
             "Answers whose client went away.",
             metrics.sum(|w| &w.aborted),
         ),
-        ("sluice_upstream_retries_total", "Second attempts.", metrics.sum(|w| &w.retries)),
         ("sluice_panics_total", "Requests that ended in a panic.", metrics.sum(|w| &w.panics)),
     ] {
         let mut family = Family::counter(name, help);
@@ -180,13 +179,8 @@ fn upstreams(snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
         "sluice_upstream_panic",
         "Whether so few endpoints are up that all are used.",
     );
-    let mut exhausted = Family::counter(
-        "sluice_retry_budget_exhausted_total",
-        "Second attempts that were not made because the budget was used up.",
-    );
     let now = crate::base::clock::now();
     for (name, service) in services(snapshot) {
-        exhausted.add(&[("upstream", name)], service.retries.refused());
         for (class, count) in service.series.answers() {
             calls.add(&[("upstream", name), ("class", &format!("{class}xx"))], count);
         }
@@ -209,10 +203,32 @@ fn upstreams(snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
             }
         }
     }
-    [calls, errors, up, busy, ejected, ejections, panic, exhausted]
+    [calls, errors, up, busy, ejected, ejections, panic]
         .into_iter()
         .for_each(|family| family.done(out));
     breakers::breakers(snapshot, out);
+    retries(snapshot, out);
+}
+
+fn retries(snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
+    let mut exhausted = Family::counter(
+        "sluice_retry_budget_exhausted_total",
+        "Further attempts that were not made because the budget was used up.",
+    );
+    let mut again =
+        Family::counter("sluice_upstream_retries_total", "Further attempts, by reason.");
+    let mut unkept = Family::counter(
+        "sluice_retry_body_gone_total",
+        "Further attempts that were not made because the body was not kept.",
+    );
+    for (name, service) in services(snapshot) {
+        exhausted.add(&[("upstream", name)], service.retries.refused());
+        unkept.add(&[("upstream", name)], service.retries.unkept());
+        for (why, count) in service.retries.made() {
+            again.add(&[("upstream", name), ("reason", why.as_str())], count);
+        }
+    }
+    [exhausted, again, unkept].into_iter().for_each(|family| family.done(out));
 }
 
 /// Sums of one upstream's links, now.

@@ -90,7 +90,7 @@ pub(crate) struct Config {
     /// left would not bear the load of all. `0%` for never.
     #[serde(default = "default_panic")]
     panic_threshold: Percent,
-    /// How many requests may be sent a second time.
+    /// How requests are tried again.
     #[serde(default)]
     retries: retries::Config,
 }
@@ -171,13 +171,20 @@ impl Default for Keepalive {
 pub(crate) struct Timeouts {
     /// TCP connect, and again the TLS handshake.
     pub(crate) connect: Span,
-    /// From the request being sent to the head of the answer, each attempt; `total` if not given.
+    /// From the request being sent to the head of the answer, each attempt; what is left of `total` if not
+    /// given.
     pub(crate) head: Option<Span>,
     /// From the request's arrival to the head of the answer, all attempts together; at most 55s,
     /// since clients give up after a minute. Routes with `streaming` have no total.
     pub(crate) total: Span,
     /// Largest pause within the answer.
     pub(crate) idle: Span,
+    /// A request with less time left than this is refused with 504 `deadline_exceeded`, and the service is
+    /// not asked.
+    pub(crate) floor: Span,
+    /// Tell the service in `X-Request-Timeout`, or `grpc-timeout`, how much time is left, also where the
+    /// client says nothing of it.
+    pub(crate) tell: bool,
 }
 
 impl Default for Timeouts {
@@ -187,6 +194,9 @@ impl Default for Timeouts {
             head: None,
             total: Span(Duration::from_secs(15)),
             idle: Span(Duration::from_secs(30)),
+            // Less could not be told on, which is done in whole milliseconds.
+            floor: Span(Duration::from_millis(1)),
+            tell: false,
         }
     }
 }
@@ -277,6 +287,7 @@ impl Config {
             }
         };
         let ejection = self.ejection.build(name, &at.field("ejection"), env);
+        let retries = self.retries.build(name, &at.field("retries"), env);
         let health_check = match &self.health_check {
             None => Some(None),
             Some(config) => config.build(&at.field("health_check"), env).map(Some),
@@ -332,7 +343,7 @@ impl Config {
             endpoint_breaker,
             bulkhead: bulkhead?,
             ejection,
-            retries: self.retries.build(name, env),
+            retries: retries?,
             host: host?,
             protocol,
             timeouts,
@@ -421,6 +432,7 @@ impl Timeouts {
             ("head", self.head, 55),
             ("total", Some(self.total), 55),
             ("idle", Some(self.idle), 3600),
+            ("floor", Some(self.floor), 55),
         ] {
             let Some(span) = span else { continue };
             if !(Duration::from_millis(1)..=Duration::from_secs(most)).contains(&span.0) {
@@ -429,10 +441,16 @@ impl Timeouts {
                     .error(&at.field(name), format!("`{name}` must lie between 1ms and {most}s"));
             }
         }
+        if self.floor.0 >= self.total.0 {
+            whole = false;
+            env.problems
+                .error(&at.field("floor"), "`floor` is not shorter than `total`")
+                .help("every request would be refused; try 1ms");
+        }
         whole.then_some(self)
     }
 
-    /// The limit of one attempt's wait for the head.
+    /// The longest wait for the head of one attempt's answer, where no route says otherwise.
     pub(crate) fn head(&self) -> Duration {
         self.head.unwrap_or(self.total).0
     }

@@ -1,23 +1,22 @@
-//! Asks a service: chooses an endpoint, gets a connection, sends, judges, and maybe tries once more.
-//!
-//! A second attempt is made in two cases only: no connection could be made, so nothing was sent; or the
-//! connection died before any byte of an answer, and the request was provably not sent or may be sent
-//! twice (RFC 9110 section 9.2.2). Never more than two, and within the budget.
+//! Asks a service: chooses an endpoint, gets a connection, sends, and judges what came of it. Whether it
+//! is tried again is decided in `again`.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::SET_COOKIE;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use sluice_engine::breaker::Outcome;
+use sluice_engine::pressure::Stage;
+use smallvec::SmallVec;
 
 use super::admission::Wants;
 use super::permit::{Permits, answered};
 use super::record::{Inbound, Record};
 use super::remaining;
-use crate::base::body::{Answer, Body, Meter, Upload};
+use crate::base::body::{Answer, Body, Meter, Source as Bodies, Upload};
 use crate::base::clock::{self, Moment};
 use crate::base::fault::Fault;
 use crate::base::http1::{Added as _, Head};
@@ -25,15 +24,20 @@ use crate::lasting::link::Protocol;
 use crate::lasting::pool::Lease;
 use crate::lasting::telemetry::metrics::Source;
 use crate::parts::breaker::{End, Failures};
+use crate::parts::repeats::Repeats;
 use crate::parts::upstream::endpoints::{Endpoint, EndpointSet};
+use crate::parts::upstream::retries::Why;
 use crate::parts::upstream::sticky::Want;
 use crate::parts::upstream::{Service, Upstream};
+use crate::snapshot::route::Route;
 
+mod again;
 mod headers;
 mod lost;
 mod tunnel;
 mod wait;
 
+use again::{Retry, Waited};
 use headers::{Introduction, Said};
 use wait::{Patience, STREAM_IDLE};
 
@@ -50,10 +54,18 @@ struct Journey<'a> {
     introduction: Introduction,
     /// The service's answer, once there is one.
     answer: Option<Response<Answer>>,
-    /// The request's body until it is sent.
-    upload: Option<Upload>,
-    /// Whether it may be sent twice: an idempotent method without a body (RFC 9110 section 9.2.2).
-    repeatable: bool,
+    /// The request's body, for each attempt.
+    bodies: Bodies,
+    /// What the route says about further attempts.
+    repeats: &'a Repeats,
+    /// Whether the request may be sent twice.
+    twice: bool,
+    /// Whether head and body are kept while they are sent.
+    keeps: bool,
+    /// The endpoints that were asked, in turn.
+    tried: SmallVec<[usize; 3]>,
+    /// Another attempt was granted before this one came to its end.
+    granted: bool,
     wants: Wants,
     /// What it wants of the choice of an endpoint.
     choice: Want,
@@ -70,36 +82,29 @@ struct Journey<'a> {
 enum Attempt {
     /// The answer is in the journey.
     Answered(StatusCode),
-    /// It may be tried once more.
-    Again(Fault, Retry),
+    /// It may be tried again.
+    Again(Fault, Why, Retry),
     Failed(Fault),
-}
-
-/// How a second attempt differs from the first.
-#[derive(Clone, Copy)]
-enum Retry {
-    /// No connection could be made, or a new one died: another endpoint.
-    Elsewhere,
-    /// The close race: a connection of its own; to another endpoint if there is one, since the endpoint
-    /// may have been stopped.
-    Fresh,
 }
 
 /// Sends the request to `service` and gives back its answer.
 pub(crate) async fn send(
     record: &mut Record,
+    route: &Route,
     upstream: &Upstream,
     service: &Service,
     inbound: &mut Inbound,
     wants: Wants,
 ) -> Result<Response<Body>, Fault> {
-    let streaming = record.route().streaming;
-    let total = (!streaming).then(|| record.cx.started.after(service.timeouts.total.0));
+    let total = route.total.map(|total| record.cx.started.after(total));
     let limit = total.into_iter().chain(record.cx.deadline).min();
-    let upload = upload(record, inbound.body.take(), streaming)?;
+    let upload = upload(record, inbound.body.take(), route.streaming)?;
     let head = &mut inbound.head;
-    let affinity = record.route().affinity.as_ref();
+    let affinity = route.affinity.as_ref();
     let choice = affinity.map(|affinity| affinity.want(&record.cx, head)).unwrap_or_default();
+    let (repeats, mut bodies) = (&route.repeats, Bodies::once(upload));
+    let twice = repeats.allow(&head.method, &head.headers);
+    let keeps = keep(&mut bodies, repeats, twice, service.protocol, record);
     let introduction = Introduction::of(&mut head.headers, head.version, &record.cx);
     if service.protocol == Protocol::Http2 {
         // hyper's client wants all fields in the map.
@@ -108,14 +113,11 @@ pub(crate) async fn send(
             map.append(name, value.clone());
         });
     }
-    let bodiless = http_body::Body::is_end_stream(&upload);
-    let repeatable = bodiless && is_idempotent(&head.method);
     let now = clock::now();
-    if record.cx.deadline.is_some_and(|deadline| deadline <= now) {
+    if remaining::is_doomed(limit, service.timeouts.floor.0, now) {
         return Err(Fault::DeadlineExceeded);
     }
     record.cx.timing.gateway = now.saturating_since(record.cx.started);
-    let upload = Some(upload);
     let mut journey = Journey {
         record,
         upstream,
@@ -123,16 +125,42 @@ pub(crate) async fn send(
         head,
         introduction,
         answer: None,
-        upload,
-        repeatable,
+        bodies,
+        repeats,
+        twice,
+        keeps,
+        tried: SmallVec::new(),
+        granted: false,
         wants,
         choice,
         cookie: None,
-        streaming,
+        streaming: route.streaming,
         limit,
     };
     journey.attempts(now).await?;
     journey.accept()
+}
+
+/// Decides whether head and body are kept while they are sent; bodies are while memory is not short.
+fn keep(
+    bodies: &mut Bodies,
+    repeats: &Repeats,
+    twice: bool,
+    protocol: Protocol,
+    record: &Record,
+) -> bool {
+    if repeats.attempts < 2 {
+        return false;
+    }
+    if matches!(bodies, Bodies::Empty) {
+        return twice || protocol == Protocol::Http2;
+    }
+    let most = repeats.replay(twice);
+    if most == 0 || record.worker.stage.get() > Stage::Normal {
+        return false;
+    }
+    bodies.keep(most, &record.worker.shelf);
+    true
 }
 
 /// The body as it is sent: counted, capped, and failing when the client stalls.
@@ -152,48 +180,6 @@ fn upload(record: &mut Record, body: Option<Incoming>, streaming: bool) -> Resul
 }
 
 impl<'a> Journey<'a> {
-    async fn attempts(&mut self, begun: Moment) -> Result<(), Fault> {
-        let set = self.service.endpoints.load_full();
-        let first = set
-            .choose(&self.service.position, &self.choice, None, begun)
-            .ok_or(Fault::NoEndpoint)?;
-        let (fault, retry) = match self.attempt(&set, first, None, begun).await? {
-            Attempt::Answered(_) => return Ok(()),
-            Attempt::Failed(fault) => return Err(fault),
-            Attempt::Again(fault, retry) => (fault, retry),
-        };
-        let now = clock::now();
-        // A turn that is taken moves on, so nobody is chosen who may not be asked.
-        let alone = set.endpoints.len() < 2 && matches!(retry, Retry::Elsewhere);
-        if alone || !self.may_repeat(fault, retry, now) {
-            return Err(fault);
-        }
-        let second = match set.choose(&self.service.position, &self.choice, Some(first), now) {
-            Some(other) if other != first => other,
-            _ if matches!(retry, Retry::Fresh) => first,
-            _ => return Err(fault),
-        };
-        self.record.worker.shard.retries.add(1);
-        // Another endpoint's one HTTP/2 connection is not suspected of anything.
-        let suspect = second == first || self.service.protocol == Protocol::Http1;
-        let fresh = (matches!(retry, Retry::Fresh) && suspect).then_some(begun);
-        match Box::pin(self.attempt(&set, second, fresh, now)).await? {
-            Attempt::Answered(_) => Ok(()),
-            Attempt::Failed(fault) | Attempt::Again(fault, _) => Err(fault),
-        }
-    }
-
-    /// Whether the budget allows a second attempt. Where nobody has had any work with the first one, none
-    /// is asked for: an address that refuses is given no load by being asked, and only a connection that
-    /// has served well before can lose the close race.
-    fn may_repeat(&self, fault: Fault, retry: Retry, now: Moment) -> bool {
-        let free = match retry {
-            Retry::Fresh => self.record.cx.reused,
-            Retry::Elsewhere => matches!(fault, Fault::ConnectRefused | Fault::ConnectFailed),
-        };
-        free || self.service.retries.admit(&self.service.series, now)
-    }
-
     /// One attempt, under the breaker, over a connection that was made since `fresh` if that is given.
     async fn attempt(
         &mut self,
@@ -203,14 +189,12 @@ impl<'a> Journey<'a> {
         now: Moment,
     ) -> Result<Attempt, Fault> {
         let (mut permits, index) =
-            Permits::ask(self.service, set, index, &mut self.record.cx, now)?;
+            Permits::ask(self.service, set, index, &self.tried, &mut self.record.cx, now)?;
+        self.tried.push(index);
         let endpoint = set.endpoints.get(index).ok_or(Fault::NoEndpoint)?;
         self.record.cx.attempts += 1;
         self.record.cx.endpoint = Some(Arc::clone(&endpoint.label));
         self.record.in_flight = Some(endpoint.target.enter());
-        if let (Some(_), Some(limit)) = (self.record.cx.deadline, self.limit) {
-            remaining::write(&mut self.head.headers, limit.saturating_since(now));
-        }
         let begun = now;
         let (attempt, now) = self.exchange(endpoint, fresh, begun).await;
         let worker = self.record.worker.index;
@@ -220,7 +204,7 @@ impl<'a> Journey<'a> {
                 let plain = End::Answer { status: *status, unavailable: false };
                 self.answer.as_ref().map_or(plain, |it| answered(it, &self.record.cx))
             }
-            Attempt::Again(fault, _) | Attempt::Failed(fault) => {
+            Attempt::Again(fault, ..) | Attempt::Failed(fault) => {
                 self.service.series.failed(worker, *fault);
                 End::Fault(*fault)
             }
@@ -229,7 +213,7 @@ impl<'a> Journey<'a> {
         let outcome = Failures::USUAL.judge(end);
         self.hold_against(set, endpoint, &attempt, outcome, now);
         // The close race says nothing about an endpoint.
-        if set.learns() && !matches!(attempt, Attempt::Again(_, Retry::Fresh)) {
+        if set.learns() && !matches!(attempt, Attempt::Again(_, _, Retry::Fresh | Retry::Refused)) {
             self.learn(endpoint, outcome, begun, now);
         }
         self.cookie = set.set_cookie(index, &self.choice);
@@ -249,7 +233,7 @@ impl<'a> Journey<'a> {
         let failed = match (outcome, attempt) {
             (Outcome::Ignored, _) => return,
             // The close race says nothing about an endpoint.
-            (_, Attempt::Again(_, Retry::Fresh)) => return,
+            (_, Attempt::Again(_, _, Retry::Fresh | Retry::Refused)) => return,
             (Outcome::Failure(_), _) => true,
             (Outcome::Success, Attempt::Answered(status)) => {
                 ejection.server_errors && status.is_server_error()
@@ -293,65 +277,86 @@ impl<'a> Journey<'a> {
             None => {
                 // Rare, and large: a request in progress should not carry its state.
                 let lease = Box::pin(worker.pools.lease(&endpoint.link, fresh));
-                match self.patience(begun).wait(lease).await {
-                    Some(Ok(lease)) => (lease, clock::now()),
-                    Some(Err(fault)) => {
-                        return (Attempt::Again(fault, Retry::Elsewhere), clock::now());
+                let waited = self.wait(begun, begun, lease).await;
+                let now = clock::now();
+                match waited {
+                    // It may have been waited for, which counts.
+                    Waited::Done(Ok(_)) if self.is_doomed(now) => {
+                        return (Attempt::Failed(self.timeout()), now);
                     }
-                    None => return (Attempt::Failed(self.timeout()), clock::now()),
+                    Waited::Done(Ok(lease)) => (lease, now),
+                    Waited::Done(Err(fault)) => {
+                        return (Attempt::Again(fault, Why::Connect, Retry::Elsewhere), now);
+                    }
+                    Waited::Overdue => {
+                        let fault = Fault::ConnectTimeout;
+                        return (Attempt::Again(fault, Why::Timeout, Retry::Anywhere), now);
+                    }
+                    Waited::Over => return (Attempt::Failed(self.timeout()), now),
                 }
             }
         };
         self.record.cx.timing.connect = connected.saturating_since(begun);
         self.record.cx.reused = lease.reused;
-        let attempt = self.send(&mut lease, endpoint, connected).await;
+        let attempt = self.send(&mut lease, endpoint, begun, connected).await;
         let now = clock::now();
         self.record.cx.timing.head = now.saturating_since(connected);
-        if matches!(attempt, Some(Attempt::Answered(_))) {
+        if matches!(attempt, Attempt::Answered(_)) {
             self.record.lease = Some(lease);
         }
-        (attempt.unwrap_or_else(|| Attempt::Failed(self.timeout())), now)
+        (attempt, now)
     }
 
-    /// Sends the request over a connection; `None` when patience ends first.
+    /// Sends the request over a connection.
     async fn send(
         &mut self,
         lease: &mut Lease,
         endpoint: &Endpoint,
+        begun: Moment,
         connected: Moment,
-    ) -> Option<Attempt> {
+    ) -> Attempt {
         let host = headers::host(endpoint, self.service, &self.record.cx);
-        let patience = self.patience(connected);
         let idle = lease.reused;
-        let Some(body) = self.body() else { return Some(Attempt::Failed(Fault::Internal)) };
-        Some(match self.service.protocol {
+        let Some(body) = self.bodies.take() else { return Attempt::Failed(Fault::Internal) };
+        self.tell(connected);
+        let waited = match self.service.protocol {
             Protocol::Http1 => {
                 let said = Said(&self.introduction, &self.record.cx);
                 lease.begin1(self.head1(&host, &said), body);
-                if !self.repeatable {
+                if !self.keeps {
                     // Written once: nobody holds the fields while a body comes slowly.
                     self.head.headers = http::HeaderMap::new();
                 }
                 let sending = std::pin::pin!(lease.answer1());
-                match patience.wait(sending).await? {
-                    Ok(answer) => self.answered(answer),
-                    Err(lost) => self.lost1(lost, idle),
-                }
+                self.wait(begun, connected, sending)
+                    .await
+                    .map(|sent| sent.map_err(|lost| self.lost1(lost, idle)))
             }
             Protocol::Http2 => {
                 let request = self.request2(endpoint, &host, body);
                 let sending = std::pin::pin!(lease.send2(request));
-                match patience.wait(sending).await? {
-                    Ok(answer) => self.answered(answer),
-                    Err(lost) => self.lost2(*lost, idle),
-                }
+                self.wait(begun, connected, sending)
+                    .await
+                    .map(|sent| sent.map_err(|lost| self.lost2(*lost, idle)))
             }
-        })
+        };
+        match waited {
+            Waited::Done(Ok(answer)) => self.answered(answer),
+            Waited::Done(Err(attempt)) => attempt,
+            Waited::Overdue => {
+                Attempt::Again(Fault::UpstreamTimeout, Why::Timeout, Retry::Anywhere)
+            }
+            Waited::Over => Attempt::Failed(self.timeout()),
+        }
     }
 
-    /// The body to send: the client's the first time, none if there was none.
-    fn body(&mut self) -> Option<Upload> {
-        if self.repeatable { Some(Upload::empty()) } else { self.upload.take() }
+    /// Tells the service how much time is left, where it is to know.
+    fn tell(&mut self, now: Moment) {
+        let tells = self.record.cx.deadline.is_some() || self.service.timeouts.tell;
+        if let Some(limit) = self.limit.filter(|_| tells) {
+            let unasked = self.service.timeouts.tell.then_some(self.record.cx.grpc);
+            remaining::write(&mut self.head.headers, limit.saturating_since(now), unasked);
+        }
     }
 
     fn answered(&mut self, answer: Response<Answer>) -> Attempt {
@@ -384,16 +389,17 @@ impl<'a> Journey<'a> {
         *request.method_mut() = self.head.method.clone();
         *request.uri_mut() = self.head.uri.clone();
         let headers = &mut self.head.headers;
-        *request.headers_mut() =
-            if self.repeatable { headers.clone() } else { std::mem::take(headers) };
+        *request.headers_mut() = if self.keeps { headers.clone() } else { std::mem::take(headers) };
         headers::address2(&mut request, endpoint, host, self.wants);
+        headers::number2(&mut request, &self.record.cx);
         request
     }
 
     /// How long the head of the answer is waited for from `now` on.
     fn patience(&self, now: Moment) -> Patience {
+        let head = self.service.timeouts.head.filter(|_| !self.streaming);
         match self.limit {
-            Some(limit) => Patience::Until(limit.min(now.after(self.service.timeouts.head()))),
+            Some(limit) => Patience::Until(head.map_or(limit, |head| limit.min(now.after(head.0)))),
             None => Patience::WhileMoving(self.record.cx.upload.clone()),
         }
     }
@@ -413,7 +419,8 @@ impl<'a> Journey<'a> {
     }
 
     /// Makes the service's answer one of ours.
-    fn accept(self) -> Result<Response<Body>, Fault> {
+    fn accept(mut self) -> Result<Response<Body>, Fault> {
+        self.bodies.let_go();
         let record = self.record;
         let (mut head, body) = self.answer.ok_or(Fault::Internal)?.into_parts();
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
@@ -436,8 +443,4 @@ impl<'a> Journey<'a> {
         let idle = if self.streaming { STREAM_IDLE } else { self.service.timeouts.idle.0 };
         Ok(Response::from_parts(head, Body::stream(body, idle)))
     }
-}
-
-fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
 }

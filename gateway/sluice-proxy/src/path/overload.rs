@@ -8,9 +8,11 @@ use http::{Response, StatusCode};
 use sluice_engine::pressure::Stage;
 
 use super::record::Record;
+use super::remaining;
 use crate::base::body::Body;
 use crate::base::clock;
 use crate::base::fault::Fault;
+use crate::lasting::bulkhead::Place;
 use crate::parts::bulkhead::Bound;
 use crate::parts::upstream::{Kind, Service};
 use crate::snapshot::route::Route;
@@ -22,6 +24,19 @@ pub(super) fn refuse_if_short(record: &mut Record, route: &Route) -> Result<(), 
     }
     match route.upstream.as_deref().map(|upstream| &upstream.kind) {
         Some(Kind::Service(_)) => Err(later(record, Fault::MemoryShort)),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what leads to a service and has too little time left for it, before its filters do any work.
+pub(super) fn refuse_if_doomed(record: &Record, route: &Route) -> Result<(), Fault> {
+    let Some(deadline) = record.cx.deadline else { return Ok(()) };
+    match route.upstream.as_deref().map(|upstream| &upstream.kind) {
+        Some(Kind::Service(service))
+            if remaining::is_doomed(Some(deadline), service.timeouts.floor.0, clock::now()) =>
+        {
+            Err(Fault::DeadlineExceeded)
+        }
         _ => Ok(()),
     }
 }
@@ -43,7 +58,7 @@ pub(super) async fn enter(
         let Some(bound) = bound else { continue };
         let place = match bound.try_enter() {
             Some(place) => place,
-            None => Box::pin(wait(record, bound, service, fault)).await?,
+            None => Box::pin(wait(record, route, bound, fault)).await?,
         };
         if let Some(slot) = record.places.get_mut(index) {
             *slot = Some(place);
@@ -54,12 +69,18 @@ pub(super) async fn enter(
 
 async fn wait(
     record: &mut Record,
+    route: &Route,
     bound: &Bound,
-    service: &Service,
     fault: Fault,
-) -> Result<crate::lasting::bulkhead::Place, Fault> {
-    let limit = record.cx.started.after(service.timeouts.total.0);
-    bound.enter(clock::now(), Some(limit)).await.map_err(|_| later(record, fault))
+) -> Result<Place, Fault> {
+    let total = route.total.map(|total| record.cx.started.after(total));
+    let limit = total.into_iter().chain(record.cx.deadline).min();
+    match bound.enter(clock::now(), limit).await {
+        Ok(place) => Ok(place),
+        // Coming back would not help: the time was too short.
+        Err(_) if limit.is_some_and(|limit| limit <= clock::now()) => Err(Fault::DeadlineExceeded),
+        Err(_) => Err(later(record, fault)),
+    }
 }
 
 /// Streams and tunnels give their places back with the head of the answer: they last, and what they hold

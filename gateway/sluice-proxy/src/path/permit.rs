@@ -93,11 +93,12 @@ impl Drop for Permit<'_> {
 
 impl<'a> Permits<'a> {
     /// Asks for one attempt at the endpoint `index`, and says which one it is for in the end: where the
-    /// breaker of one endpoint refuses, another one is taken.
+    /// breaker of one endpoint refuses, another one is taken, and one of those `tried` before at last.
     pub(super) fn ask(
         service: &'a Service,
         set: &'a EndpointSet,
         index: usize,
+        tried: &[usize],
         cx: &mut Cx,
         now: Moment,
     ) -> Result<(Self, usize), Fault> {
@@ -106,7 +107,10 @@ impl<'a> Permits<'a> {
             return Ok((Self { upstream, endpoint: Permit::NONE }, index));
         };
         let mut soonest = None;
-        for index in std::iter::once(index).chain(set.others(index, now)) {
+        let others =
+            |again| set.others(index, now).filter(move |other| tried.contains(other) == again);
+        let all = std::iter::once(index).chain(others(false)).chain(others(true));
+        for index in all {
             let Some(endpoint) = set.endpoints.get(index) else { continue };
             // Whom to ask has been drawn for already.
             let (cell, name) = (&endpoint.target.breaker, Name::Endpoint(endpoint));

@@ -127,6 +127,7 @@ async fn run(record: &mut Record, inbound: &mut Inbound) -> Result<Response<Body
     let missed = find(record, head).err();
     let route = record.route.and_then(|index| view.routes.get(index)).unwrap_or(&view.unmatched);
     overload::refuse_if_short(record, route)?;
+    overload::refuse_if_doomed(record, route)?;
     for (at, filter) in route.chain.iter().enumerate() {
         if at == route.guards {
             judge_caller(record, head)?;
@@ -228,7 +229,7 @@ async fn ask(
         Kind::Service(service) => {
             let mut permit = Permit::ask(route.breaker.as_ref(), &mut record.cx, clock::now())?;
             overload::enter(record, route, service).await?;
-            let answer = forward::send(record, upstream, service, inbound, wants).await;
+            let answer = forward::send(record, route, upstream, service, inbound, wants).await;
             overload::let_go(record, route, &answer);
             permit.judge(ended(&answer, record), &mut record.cx, clock::now());
             answer

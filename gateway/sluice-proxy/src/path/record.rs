@@ -180,6 +180,9 @@ impl Record {
             line.millis("t_connect_ms", cx.timing.connect);
             line.millis("t_upstream_ms", cx.timing.head);
             line.number("attempts", u64::from(cx.attempts));
+            if let Some(why) = cx.retried {
+                line.text("retry_reason", why);
+            }
             line.flag("reused", cx.reused);
         });
     }

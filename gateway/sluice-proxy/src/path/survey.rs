@@ -54,7 +54,7 @@ impl HopByHop {
 }
 
 /// Fields by which proxies tell where a request came from, beside those the gateway writes anew.
-pub(crate) const FORWARDED: [&str; 17] = [
+pub(crate) const FORWARDED: [&str; 18] = [
     "forwarded",
     "x-forwarded-for",
     "x-forwarded-host",
@@ -74,6 +74,8 @@ pub(crate) const FORWARDED: [&str; 17] = [
     "cf-connecting-ip",
     // What other proxies say of a client's certificate.
     "x-forwarded-client-cert",
+    // What a gateway in front says of its attempts.
+    "x-sluice-attempt",
 ];
 
 impl Survey {

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::base::body::Shelf;
 use crate::base::room::Rooms;
 use sluice_engine::pressure::Stage;
 
@@ -30,6 +31,8 @@ pub(crate) struct Worker {
     pub(crate) stage: Cell<Stage>,
     /// Bytes of answers that HTTP/2 holds until clients take them.
     pub(crate) held: Rc<Cell<usize>>,
+    /// Room for request bodies that may have to be sent again.
+    pub(crate) shelf: Rc<Shelf>,
     reader: RefCell<Reader>,
     view: RefCell<View>,
 }
@@ -57,6 +60,7 @@ impl Worker {
             draining: Cell::new(false),
             stage: Cell::new(Stage::Normal),
             held: Rc::default(),
+            shelf: Rc::default(),
             reader: RefCell::new(reader),
             view: RefCell::new(view),
         }

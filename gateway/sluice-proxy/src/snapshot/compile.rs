@@ -20,6 +20,7 @@ use crate::parts::env::{Env, Owner, digest};
 use crate::parts::filters::{Filter, KeySource};
 use crate::parts::listener::Listener;
 use crate::parts::proxies::{self, Proxies};
+use crate::parts::repeats::Repeats;
 use crate::parts::upstream::{Kind, Upstream};
 
 mod callers;
@@ -161,6 +162,8 @@ impl<'a> Compiler<'a> {
                 breaker: None,
                 websocket: None,
                 streaming: false,
+                total: None,
+                repeats: Repeats::default(),
                 series,
                 outline: Outline {
                     hosts: Vec::new(),

@@ -14,7 +14,8 @@ use crate::base::yaml::{Node, Place, nearest, read};
 use crate::parts::filters::Declared;
 use crate::parts::profile::{Profile, signature};
 use crate::parts::{
-    apps, breaker, bulkhead, caller, listener, overload, proxies, routing, upstream, websocket,
+    apps, breaker, bulkhead, caller, listener, overload, proxies, repeats, routing, upstream,
+    websocket,
 };
 
 /// The route table. Unknown keys are refused; keys that begin with `x-` are free for anchors.
@@ -214,6 +215,13 @@ pub(crate) struct Route {
     /// By which names the service is told who is calling, if not as the rest.
     #[serde(default)]
     pub(crate) headers_profile: Option<Profile>,
+    /// Which of its requests may be sent twice, and after which answers they are.
+    #[serde(default)]
+    pub(crate) retries: repeats::Config,
+    /// From a request's arrival to the head of its answer, all attempts together, instead of the
+    /// upstream's `timeouts.total`; at most 55s.
+    #[serde(default)]
+    pub(crate) timeout: Option<Span>,
     /// Let WebSocket upgrades pass: `true`, or `{ origins: [...], idle: 5m, max_age: 0s }`.
     #[serde(default)]
     pub(crate) websocket: websocket::Config,

@@ -1,12 +1,14 @@
 //! A compiled route: its chain, sorted by stage, where it leads, and its counters.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::lasting::telemetry::metrics::RouteSeries;
 use crate::parts::breaker::Breaker;
 use crate::parts::bulkhead::Bound;
 use crate::parts::filters::{Filter, Stage};
 use crate::parts::profile::Teller;
+use crate::parts::repeats::Repeats;
 use crate::parts::upstream::Upstream;
 use crate::parts::upstream::sticky::Affinity;
 use crate::parts::websocket::WebSocket;
@@ -31,6 +33,10 @@ pub(crate) struct Route {
     pub(crate) websocket: Option<WebSocket>,
     /// Long-lived answers: no total time limit and no cap on the body, an idle limit instead.
     pub(crate) streaming: bool,
+    /// From a request's arrival to the head of its answer; streaming routes have no such limit.
+    pub(crate) total: Option<Duration>,
+    /// Which of its requests may be sent twice, and when they are.
+    pub(crate) repeats: Repeats,
     pub(crate) series: Arc<RouteSeries>,
     /// How it was declared, for people.
     pub(crate) outline: Outline,

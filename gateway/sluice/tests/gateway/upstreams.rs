@@ -1,5 +1,6 @@
 //! Services behind the gateway: who is asked, who is not asked any more, over which connections.
 
+mod again;
 mod balance;
 mod breaker;
 mod budget;
@@ -10,6 +11,7 @@ mod policies;
 mod pool;
 mod races;
 mod remaining;
+mod replay;
 mod restarts;
 
 use sluice_chaos::recorder::Recorder;

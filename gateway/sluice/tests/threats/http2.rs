@@ -51,7 +51,11 @@ pub(crate) const ROWS: &[Row] = &[
     ("H2-22", "`expect: 100-continue`", "the body is read as it comes"),
     ("H2-23", "CONNECT", "405 `method_refused`"),
     ("H2-24", "a drain", "GOAWAY twice; open streams finish"),
-    ("H2-25", "a service's GOAWAY that leaves a stream out", "sent once more, POST too"),
+    (
+        "H2-25",
+        "a service's GOAWAY that leaves a stream out",
+        "sent once more, POST too, as long as its body is whole",
+    ),
     ("H2-26", "a stream that the client resets", "the service's side is broken off"),
     ("H2-27", "trailers that pose as fields", "dropped, but those of gRPC"),
     ("H2-28", "a gRPC stream of 100,000 messages each way", "passes"),

@@ -46,12 +46,20 @@ pub(crate) const ROWS: &[Row] = &[
         "an endpoint that is healthy by its checks only",
         "ejected after 5 failures in a row, for longer each time, half of them at most",
     ),
-    ("U-20", "a service that always fails", "second attempts for a fifth of the requests, or 3/s"),
-    ("U-21", "a second attempt that needs the body", "none: bodies are streamed and not kept"),
+    (
+        "U-20",
+        "a service that always fails",
+        "at most a fifth more: 1.2 times what it is offered, 10 in 10 s in any case",
+    ),
+    (
+        "U-21",
+        "a second attempt that needs the body",
+        "of bodies up to 64 KiB that may be sent twice; larger ones are sent once",
+    ),
     (
         "U-22",
         "a client's own time limit",
-        "shortens ours, is passed on with what is left; then 504 `deadline_exceeded`",
+        "shortens ours, is passed on with what is left, queues and attempts counted; 504 `deadline_exceeded`, early where too little is left",
     ),
     ("U-23", "all connections in use", "a bounded queue, then 503 `pool_exhausted`"),
     ("U-24", "a service that does not read", "the client is paused; a time limit"),

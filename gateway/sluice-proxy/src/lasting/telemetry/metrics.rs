@@ -104,7 +104,6 @@ pub(crate) struct Worker {
     pub(crate) panics: Count,
     pub(crate) tunnels_opened: Count,
     pub(crate) tunnels_closed: Count,
-    pub(crate) retries: Count,
 }
 
 impl Worker {
@@ -130,7 +129,6 @@ impl Worker {
             panics: Count::default(),
             tunnels_opened: Count::default(),
             tunnels_closed: Count::default(),
-            retries: Count::default(),
         }
     }
 
@@ -359,12 +357,15 @@ impl UpstreamSeries {
         Some(self.shards.get(worker)?.get_or_init(make))
     }
 
-    /// Attempts that have ended, whichever way.
-    pub(crate) fn attempts(&self) -> u64 {
-        self.live()
-            .flat_map(|shard| shard.answers.iter().chain(&shard.faults))
-            .map(Count::get)
-            .sum()
+    /// Attempts that have ended, whichever way, and those that were answered well: with a status below
+    /// 500.
+    pub(crate) fn attempts(&self) -> (u64, u64) {
+        self.live().fold((0, 0), |(all, well), shard| {
+            let answers: u64 = shard.answers.iter().map(Count::get).sum();
+            let errors = shard.answers.last().map_or(0, Count::get);
+            let faults: u64 = shard.faults.iter().map(Count::get).sum();
+            (all + answers + faults, well + answers.saturating_sub(errors))
+        })
     }
 
     /// Answers by status class 1..=5.

@@ -393,6 +393,19 @@ impl EndpointSet {
         self.learns
     }
 
+    /// An endpoint that may be asked and is not one of `tried`; backups come last. For the rare third
+    /// attempt, which the chooser knows nothing of.
+    pub(crate) fn untried(&self, tried: &[usize], now: Moment) -> Option<usize> {
+        let view = self.view(now);
+        let usable = |index: &usize| {
+            !tried.contains(index)
+                && balance::Endpoints::weight(&view, *index) > 0
+                && balance::Endpoints::available(&view, *index)
+        };
+        let backup = |index: &usize| balance::Endpoints::backup(&view, *index);
+        (0..self.endpoints.len()).filter(usable).min_by_key(backup)
+    }
+
     /// Whether so few are up that all are used.
     pub(crate) fn panics(&self, now: Moment) -> bool {
         self.chooser.panics(&self.view(now))

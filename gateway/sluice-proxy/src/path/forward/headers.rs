@@ -21,6 +21,8 @@ static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host"
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+/// Which attempt this is, where it is not the first.
+pub(super) static X_SLUICE_ATTEMPT: HeaderName = HeaderName::from_static("x-sluice-attempt");
 static HTTP: HeaderValue = HeaderValue::from_static("http");
 static HTTPS: HeaderValue = HeaderValue::from_static("https");
 
@@ -68,6 +70,13 @@ pub(super) fn address2(
     let secure = endpoint.link.shape.tls.is_some();
     *request.uri_mut() = absolute(request.uri(), host, secure);
     *request.version_mut() = Version::HTTP_2;
+}
+
+/// Numbers an HTTP/2 attempt, as [`Said`] does over HTTP/1.1.
+pub(super) fn number2(request: &mut Request<Upload>, cx: &Cx) {
+    if cx.attempts > 1 {
+        request.headers_mut().insert(&X_SLUICE_ATTEMPT, HeaderValue::from(cx.attempts));
+    }
 }
 
 impl Introduction {
@@ -127,6 +136,9 @@ impl Added for Said<'_> {
             say(&FORWARDED, forwarded);
         }
         say(&VIA, said.via);
+        if cx.attempts > 1 {
+            say(&X_SLUICE_ATTEMPT, &HeaderValue::from(cx.attempts));
+        }
     }
 }
 

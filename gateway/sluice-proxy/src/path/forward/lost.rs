@@ -1,10 +1,12 @@
 //! Judges requests that got no answer: was it the client, the service, or the race with a service that
 //! closes an idle connection; and may it be sent once more?
 
-use super::{Attempt, Journey, Retry};
+use super::again::Retry;
+use super::{Attempt, Journey};
 use crate::base::fault::Fault;
 use crate::base::http1::{self, Failure};
 use crate::lasting::pool::Lost;
+use crate::parts::upstream::retries::Why;
 
 impl Journey<'_> {
     /// Judges a request that got no answer over HTTP/1.1. On a connection that has served before
@@ -18,15 +20,15 @@ impl Journey<'_> {
             Failure::Upload => Attempt::Failed(Fault::BodyBroken),
             Failure::Tls => Attempt::Failed(Fault::UpstreamTls),
             Failure::Malformed => Attempt::Failed(Fault::UpstreamMalformed),
-            Failure::Died if self.repeatable && !lost.seen => {
-                Attempt::Again(Fault::UpstreamReset, Retry::after_death(idle))
+            Failure::Died if self.twice && !lost.seen => {
+                Attempt::Again(Fault::UpstreamReset, Why::Reset, Retry::after_death(idle))
             }
             Failure::Died => Attempt::Failed(Fault::UpstreamReset),
         }
     }
 
     /// Judges a request that got no answer over HTTP/2, on a connection that has served before (`idle`)
-    /// or not. A repeatable one is still here.
+    /// or not.
     pub(super) fn lost2(&mut self, lost: Lost, idle: bool) -> Attempt {
         if let Some(fault) = self.upload_fault() {
             return Attempt::Failed(fault);
@@ -37,20 +39,24 @@ impl Journey<'_> {
         if let Some(request) = lost.unsent {
             let (head, body) = request.into_parts();
             self.head.headers = head.headers;
-            self.upload = Some(body);
-            return Attempt::Again(Fault::UpstreamReset, Retry::Fresh);
+            self.bodies.put_back(body);
+            return Attempt::Again(Fault::UpstreamReset, Why::Unsent, Retry::Fresh);
         }
-        let refused = refused_stream(&lost.error);
+        let refused = refusal(&lost.error);
         let died = lost.error.is_incomplete_message()
             || lost.error.is_canceled()
             || lost.error.is_closed()
             || is_reset(&lost.error);
-        if !died && !refused {
+        if !died && refused.is_none() {
             tracing::debug!(upstream = %self.upstream.name, error = %lost.error, "malformed answer");
             return Attempt::Failed(Fault::UpstreamMalformed);
         }
-        if self.repeatable {
-            return Attempt::Again(Fault::UpstreamReset, Retry::after_death(idle || refused));
+        // Of what it refused the service has taken nothing, whatever it was (RFC 9113 section 8.7).
+        if let Some(retry) = refused.filter(|_| self.keeps) {
+            return Attempt::Again(Fault::UpstreamReset, Why::Unsent, retry);
+        }
+        if self.twice {
+            return Attempt::Again(Fault::UpstreamReset, Why::Reset, Retry::after_death(idle));
         }
         Attempt::Failed(Fault::UpstreamReset)
     }
@@ -88,18 +94,19 @@ fn is_tls(error: &hyper::Error) -> bool {
     false
 }
 
-/// HTTP/2 says that it did not process the stream, by a reset or by a farewell that leaves it out
-/// (RFC 9113 sections 8.7 and 6.8). Only the words of the error tell.
-fn refused_stream(error: &hyper::Error) -> bool {
+/// HTTP/2 says that it did not process the stream, by a reset, which leaves the connection as it was, or by
+/// a farewell that leaves it out (RFC 9113 sections 8.7 and 6.8). Only the words of the error tell.
+fn refusal(error: &hyper::Error) -> Option<Retry> {
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {
         let said = inner.to_string();
-        if said.contains("refused stream")
-            || said.contains("connection error received: not a result of an error")
-        {
-            return true;
+        if said.contains("refused stream") {
+            return Some(Retry::Refused);
+        }
+        if said.contains("connection error received: not a result of an error") {
+            return Some(Retry::Fresh);
         }
         source = inner.source();
     }
-    false
+    None
 }

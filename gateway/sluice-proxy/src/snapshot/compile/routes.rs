@@ -2,7 +2,9 @@
 //! wrong; what could not be judged for that reason is passed over, since it was told already.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice_engine::matcher::{BuildFault, MAX_CAPTURES, RouteSpec, Router};
 
@@ -12,7 +14,7 @@ use crate::lasting::link::Protocol;
 use crate::parts::breaker::{self, Breaker};
 use crate::parts::env::Owner;
 use crate::parts::filters::{Declared, Filter};
-use crate::parts::upstream::{Kind, Upstream};
+use crate::parts::upstream::{Kind, Service, Upstream};
 use crate::snapshot::config::{self, Config};
 use crate::snapshot::route::{Outline, Route, guards};
 
@@ -29,6 +31,8 @@ pub(super) struct Around<'a, 'b> {
     pub(super) groups: &'b HashMap<String, Group<'a>>,
 }
 
+/// What a route may have for a time limit: clients give up after a minute.
+const TOTALS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(55);
 /// Longest id of a route, bytes.
 const MAX_ID: usize = 128;
 
@@ -128,12 +132,17 @@ impl<'a> Compiler<'a> {
                 Some(config.build(&owner, &at.field("bulkhead"), &mut self.env)?)
             }
         };
-        let affinity = upstream.as_ref().and_then(|upstream| match &upstream.kind {
-            Kind::Service(service) => {
-                service.affinity(&owner.captures, &at.field("upstream"), &mut self.env)
-            }
+        let service = upstream.as_deref().and_then(|upstream| match &upstream.kind {
+            Kind::Service(service) => Some(&**service),
             Kind::Builtin(_) => None,
         });
+        let total = self.total(declared, service, at);
+        let repeats = declared.retries.build(
+            service,
+            declared.streaming,
+            &at.field("retries"),
+            &mut self.env,
+        );
         let breaker = match &declared.breaker {
             None => None,
             Some(config) => {
@@ -141,6 +150,10 @@ impl<'a> Compiler<'a> {
                 Some(self.breaker(config, declared, upstream.as_deref(), &at)?)
             }
         };
+        let (total, repeats) = (total?, repeats?);
+        let affinity = service.and_then(|service| {
+            service.affinity(&owner.captures, &at.field("upstream"), &mut self.env)
+        });
         let websocket = declared.websocket.build(&at.field("websocket"), &mut self.env);
         let outline = Outline {
             hosts: matching.hosts.clone(),
@@ -161,10 +174,40 @@ impl<'a> Compiler<'a> {
             breaker,
             websocket,
             streaming: declared.streaming,
+            total,
+            repeats,
             series: self.series(&declared.id),
             outline,
         };
         Some((spec, route))
+    }
+
+    /// The route's time limit; `Some(None)` where it has none.
+    fn total(
+        &mut self,
+        declared: &config::Route,
+        service: Option<&Service>,
+        at: &Place<'_>,
+    ) -> Option<Option<Duration>> {
+        let at = at.field("timeout");
+        match declared.timeout {
+            Some(_) if declared.streaming => {
+                self.env
+                    .problems
+                    .error(&at, "a route with `streaming: true` has no time limit")
+                    .help("leave out one of the two");
+                None
+            }
+            Some(span) if !TOTALS.contains(&span.0) => {
+                self.env.problems.error(&at, "`timeout` must lie between 1ms and 55s");
+                None
+            }
+            _ if declared.streaming => Some(None),
+            own => {
+                let total = own.or_else(|| service.map(|service| service.timeouts.total));
+                Some(total.map(|span| span.0))
+            }
+        }
     }
 
     fn breaker(
@@ -188,8 +231,8 @@ impl<'a> Compiler<'a> {
                 .help("a breaker belongs to a route with an `upstream:` that has endpoints");
             return None;
         }
-        let limit = service.map(|service| service.timeouts.total.0);
-        let limit = limit.filter(|_| !declared.streaming);
+        let limit = declared.timeout.or_else(|| service.map(|service| service.timeouts.total));
+        let limit = limit.map(|limit| limit.0).filter(|_| !declared.streaming);
         config.build(&format!("route:{}", declared.id), limit, at, &mut self.env)
     }
 

@@ -30,8 +30,7 @@ async fn u_20_a_service_that_always_fails_gets_few_second_attempts() {
     }
     let attempts: usize = rogues.iter().map(|rogue| rogue.heads().len()).sum();
     let extra = attempts - REQUESTS;
-    // At least the few of one window; a fifth at most, and the few of the windows that had begun.
-    assert!((30..=REQUESTS / 5 + 60).contains(&extra), "{extra} second attempts");
+    assert!((10..=REQUESTS / 5).contains(&extra), "{extra} second attempts");
     assert_eq!(gateway.metric("sluice_upstream_retries_total").await, extra as f64);
     let refused = gateway.metric("sluice_retry_budget_exhausted_total").await;
     assert_eq!(refused, (REQUESTS - extra) as f64);
