@@ -33,6 +33,8 @@ pub enum Mode {
     Echo,
     /// Sends the whole content back once the request has ended, with `grpc-status: 0`.
     GrpcUnary,
+    /// Answers with this content and `grpc-status: 0`, once the request has ended.
+    GrpcAnswer(Vec<u8>),
     /// Sends each piece back at once, and `grpc-status: 0` when the request has ended.
     GrpcBidi,
     /// Answers with a head alone that carries the failure, once the request has ended.

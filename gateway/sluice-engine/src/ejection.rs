@@ -4,9 +4,13 @@
 //! What a failure is, and choosing among the endpoints that are left, is the caller's. The one rule:
 //! every outcome of an endpoint comes to its [`Cell`], since a success is what ends a series of failures.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+mod success_rate;
+
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+pub use success_rate::{Outliers, SuccessRate};
 
 use crate::moment::{self, Moment};
 
@@ -33,8 +37,35 @@ pub struct Cell {
     /// How often it was ejected lately: one less for each `base` that it stayed in use. Written by whoever
     /// holds the group's lock.
     times: AtomicU32,
-    /// How often it was ever ejected.
-    total: AtomicU64,
+    /// How often it was ever ejected, by [`Reason`].
+    total: [AtomicU64; REASONS],
+    /// Since when it is out, and why.
+    since: AtomicU64,
+    reason: AtomicU8,
+    /// Outcomes of this interval.
+    tally: success_rate::Tally,
+}
+
+/// Why an endpoint is ejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Its requests have failed in a row.
+    ConsecutiveFailures,
+    /// More of its requests have failed than of its peers'.
+    SuccessRate,
+}
+
+const REASONS: usize = 2;
+
+/// An ejection in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Out {
+    /// When it began.
+    pub since: Moment,
+    /// When it ends.
+    pub until: Moment,
+    /// What it is for.
+    pub reason: Reason,
 }
 
 /// One upstream's right to eject, so that two workers never eject one too many together.
@@ -42,6 +73,8 @@ pub struct Cell {
 pub struct Group {
     /// Held for a look at each endpoint, by who ejects.
     lock: Mutex<()>,
+    /// When the success rates are compared next, in nanoseconds; 0 before the first request.
+    next: AtomicU64,
 }
 
 /// What came of an attempt to eject.
@@ -76,9 +109,22 @@ impl Cell {
         (until > 0 && until <= now.nanos()).then(|| Moment::from_nanos(until))
     }
 
-    /// How often it was ever ejected.
-    pub fn ejections(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
+    /// How often it was ever ejected for this.
+    pub fn ejections(&self, reason: Reason) -> u64 {
+        self.total.get(reason as usize).map_or(0, |total| total.load(Ordering::Relaxed))
+    }
+
+    /// The ejection in force at `now`.
+    pub fn out(&self, now: Moment) -> Option<Out> {
+        let reason = Reason::ALL.get(usize::from(self.reason.load(Ordering::Relaxed)))?;
+        let moment = |nanos: &AtomicU64| Moment::from_nanos(nanos.load(Ordering::Relaxed));
+        let out = Out { since: moment(&self.since), until: moment(&self.until), reason: *reason };
+        (now < out.until).then_some(out)
+    }
+
+    /// Counts an outcome towards the success rate.
+    pub fn tally(&self, success: bool) {
+        self.tally.count(success);
     }
 
     /// A call went well.
@@ -104,6 +150,20 @@ impl Cell {
     }
 }
 
+impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; REASONS] = [Self::ConsecutiveFailures, Self::SuccessRate];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ConsecutiveFailures => "consecutive_failures",
+            Self::SuccessRate => "success_rate",
+        }
+    }
+}
+
 impl Group {
     /// Takes `culprit` out of use unless too many of `members`, to whom it belongs, are out. `random` is
     /// 64 random bits, which make the time a fifth longer or shorter, so that gateways do not bring an
@@ -113,8 +173,8 @@ impl Group {
         rules: &Rules,
         culprit: &Cell,
         members: impl Iterator<Item = Member<'a>>,
-        now: Moment,
-        random: u64,
+        reason: Reason,
+        (now, random): (Moment, u64),
     ) -> Verdict {
         let _held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         if culprit.is_ejected(now) {
@@ -139,7 +199,11 @@ impl Group {
         let most = rules.longest.as_nanos().div_ceil(rules.base.as_nanos().max(1));
         culprit.times.store(turn.min(u32::try_from(most).unwrap_or(u32::MAX)), Ordering::Relaxed);
         culprit.streak.store(0, Ordering::Relaxed);
-        culprit.total.fetch_add(1, Ordering::Relaxed);
+        if let Some(total) = culprit.total.get(reason as usize) {
+            total.fetch_add(1, Ordering::Relaxed);
+        }
+        culprit.since.store(now.nanos(), Ordering::Relaxed);
+        culprit.reason.store(reason as u8, Ordering::Relaxed);
         culprit.until.store(now.after(long).nanos(), Ordering::Relaxed);
         Verdict::Ejected(long)
     }
@@ -164,7 +228,13 @@ mod tests {
 
     fn eject(cells: &[Cell], index: usize, now: Moment) -> Verdict {
         let members = cells.iter().map(|cell| Member { cell, up: true });
-        Group::default().eject(&RULES, &cells[index], members, now, MIDDLE)
+        Group::default().eject(
+            &RULES,
+            &cells[index],
+            members,
+            Reason::ConsecutiveFailures,
+            (now, MIDDLE),
+        )
     }
 
     fn cells(count: usize) -> Vec<Cell> {
@@ -190,6 +260,9 @@ mod tests {
             let long = Duration::from_secs(seconds);
             assert_eq!(eject(&cells, 0, now), Verdict::Ejected(long));
             assert_eq!(eject(&cells, 0, now), Verdict::Already);
+            let reason = Reason::ConsecutiveFailures;
+            assert_eq!(cells[0].out(now), Some(Out { since: now, until: now.after(long), reason }));
+            assert_eq!(cells[0].out(now.after(long)), None);
             now = now.after(long);
             assert!(cells[0].is_ejected(Moment::from_nanos(now.nanos() - 1)));
             assert!(!cells[0].is_ejected(now));
@@ -197,7 +270,8 @@ mod tests {
         // Remembered are four times, as many as make it longer; two base times in use forgive two.
         let later = now.after(Duration::from_secs(29));
         assert_eq!(eject(&cells, 0, later), Verdict::Ejected(Duration::from_secs(30)));
-        assert_eq!(cells[0].ejections(), 6);
+        assert_eq!(cells[0].ejections(Reason::ConsecutiveFailures), 6);
+        assert_eq!(cells[0].ejections(Reason::SuccessRate), 0);
     }
 
     #[test]
@@ -215,7 +289,7 @@ mod tests {
         let rules = Rules { max_percent: 100, ..RULES };
         let eject = |index: usize, up: [bool; 3]| {
             let members = cells.iter().zip(up).map(|(cell, up)| Member { cell, up });
-            Group::default().eject(&rules, &cells[index], members, at(1), 0)
+            Group::default().eject(&rules, &cells[index], members, Reason::SuccessRate, (at(1), 0))
         };
         assert_eq!(eject(0, [true, false, false]), Verdict::Spared);
         assert_eq!(eject(0, [true, true, false]), Verdict::Ejected(Duration::from_secs(8)));

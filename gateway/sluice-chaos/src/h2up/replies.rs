@@ -83,6 +83,11 @@ pub(super) async fn reply(mode: Mode, request: Noted) -> Response<Payload> {
             let pieces = [Ok(Frame::data(content.into())), Ok(Frame::trailers(grpc_status(0)))];
             grpc(payload(stream::iter(pieces)))
         }
+        Mode::GrpcAnswer(content) => {
+            request.whole().await;
+            let pieces = [Ok(Frame::data(content.into())), Ok(Frame::trailers(grpc_status(0)))];
+            grpc(payload(stream::iter(pieces)))
+        }
         Mode::GrpcBidi => {
             let data = copy(request).filter(|piece| {
                 let passes = piece.as_ref().map_or(true, Frame::is_data);

@@ -20,13 +20,13 @@ use prometheus::Registry;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+mod upstreams;
+
 use super::breakers::{self, Listed};
 use super::scrape;
 use super::shared::Shared;
-use crate::base::clock::{self, Moment};
+use crate::base::clock;
 use crate::lasting::tasks::{self, Kind as TaskKind};
-use crate::parts::upstream::endpoints::{Endpoint, EndpointSet};
-use crate::parts::upstream::{Kind, Service};
 
 /// Connections served at a time.
 const CONNECTIONS: usize = 64;
@@ -183,7 +183,7 @@ impl Admin {
         let upstreams: serde_json::Map<String, serde_json::Value> = snapshot
             .upstreams
             .iter()
-            .map(|(name, upstream)| (name.clone(), outline(&upstream.kind)))
+            .map(|(name, upstream)| (name.clone(), upstreams::outline(&upstream.kind)))
             .collect();
         show(&upstreams)
     }
@@ -224,49 +224,6 @@ fn unescape(text: &str) -> Option<String> {
         bytes.extend_from_slice(rest.as_bytes());
     }
     String::from_utf8(bytes).ok()
-}
-
-fn outline(kind: &Kind) -> serde_json::Value {
-    let service = match kind {
-        Kind::Builtin(builtin) => {
-            return json!({ "builtin": format!("{builtin:?}").to_lowercase() });
-        }
-        Kind::Service(service) => service,
-    };
-    let set = service.endpoints.load();
-    let now = clock::now();
-    let endpoints: Vec<_> =
-        set.endpoints.iter().map(|it| endpoint(service, &set, it, now)).collect();
-    let breaker = service
-        .breaker
-        .as_ref()
-        .map(|breaker| breakers::standing(&breaker.cell.snapshot(&breaker.terms.rules, now), now));
-    json!({ "endpoints": endpoints, "panic": set.panics(now), "breaker": breaker })
-}
-
-fn endpoint(
-    service: &Service,
-    set: &EndpointSet,
-    endpoint: &Endpoint,
-    now: Moment,
-) -> serde_json::Value {
-    let link = &endpoint.link;
-    let breaker = service
-        .endpoint_breaker
-        .as_ref()
-        .map(|terms| breakers::standing(&endpoint.target.breaker.snapshot(&terms.rules, now), now));
-    json!({
-        "endpoint": &*endpoint.label,
-        "weight": endpoint.weight,
-        "backup": endpoint.backup,
-        "up": endpoint.target.is_up(),
-        "ejected": set.is_ejected(endpoint, now),
-        "tripped": set.is_tripped(endpoint, now),
-        "breaker": breaker,
-        "in_flight": endpoint.target.in_flight(),
-        "connections": link.open.load(Ordering::Relaxed),
-        "idle": link.idle.load(Ordering::Relaxed),
-    })
 }
 
 /// A page in a browser must not reach the admin port by a name that resolves to loopback.

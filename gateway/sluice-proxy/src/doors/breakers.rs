@@ -185,7 +185,7 @@ fn window(totals: &Totals) -> Value {
 }
 
 /// A moment by the wall clock, as far as that has not been set meanwhile.
-fn time(moment: Moment, now: Moment) -> String {
+pub(super) fn time(moment: Moment, now: Moment) -> String {
     let (ago, ahead) = (now.saturating_since(moment), moment.saturating_since(now));
     let wall = clock::wall().checked_sub(ago).and_then(|wall| wall.checked_add(ahead));
     let at = wall.and_then(|wall| jiff::Timestamp::try_from(wall).ok()).unwrap_or_default();

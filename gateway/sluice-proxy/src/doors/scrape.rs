@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder as _, Registry, TextEncoder};
+use sluice_engine::ejection::Reason;
 use sluice_engine::pressure::Stage;
 
 use super::shared::Shared;
@@ -197,9 +198,11 @@ fn upstreams(snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
                 busy.add(&labels, u64::from(endpoint.target.in_flight()));
                 ejected.add(&labels, u64::from(set.is_ejected(endpoint, now)));
                 let [upstream, endpoint_label] = labels;
-                let reason = ("reason", "consecutive_failures");
-                let count = endpoint.target.ejection.ejections();
-                ejections.add(&[upstream, endpoint_label, reason], count);
+                for reason in Reason::ALL {
+                    let count = endpoint.target.ejection.ejections(reason);
+                    let reason = ("reason", reason.as_str());
+                    ejections.add(&[upstream, endpoint_label, reason], count);
+                }
             }
         }
     }

@@ -4,8 +4,8 @@
 //! connections.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sluice_engine::{balance, breaker, ejection};
@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use crate::base::clock::Moment;
 
 /// What is known about one address of one upstream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Target {
     /// Requests between choice and last body byte, over all workers.
     in_flight: AtomicU32,
@@ -29,9 +29,61 @@ pub(crate) struct Target {
     came: AtomicU64,
     /// Whether it is out of use because its own breaker says so.
     pub(crate) breaker: breaker::Cell,
+    /// When it was first heard of.
+    pub(crate) known: Moment,
+    /// What the health check found, for people. Held for a few lines.
+    checked: Mutex<Option<Checked>>,
+    /// What it was ejected for last, for people. Held for a few lines.
+    ejected: Mutex<String>,
+}
+
+/// What the health check says of an address.
+#[derive(Debug, Clone)]
+pub(crate) struct Checked {
+    /// Since when its verdict is what it is.
+    pub(crate) since: Moment,
+    /// When it asked last.
+    pub(crate) asked: Moment,
+    /// What came of it.
+    pub(crate) answer: String,
+    /// Answers in a row that speak against the verdict.
+    pub(crate) against: u32,
 }
 
 impl Target {
+    /// An address that is heard of now; `fresh` if the service ran without it until now.
+    pub(crate) fn new(now: Moment, fresh: bool) -> Self {
+        Self {
+            in_flight: AtomicU32::new(0),
+            down: AtomicBool::new(false),
+            ejection: ejection::Cell::default(),
+            breaker: breaker::Cell::default(),
+            latency: balance::Latency::default(),
+            came: AtomicU64::new(if fresh { now.nanos().max(1) } else { 0 }),
+            known: now,
+            checked: Mutex::default(),
+            ejected: Mutex::default(),
+        }
+    }
+
+    /// Notes what the health check says; `None` when there is none any more.
+    pub(crate) fn note_check(&self, checked: Option<Checked>) {
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = checked;
+    }
+
+    pub(crate) fn checked(&self) -> Option<Checked> {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what it was ejected for.
+    pub(crate) fn note_ejection(&self, why: String) {
+        *self.ejected.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    pub(crate) fn ejected_for(&self) -> String {
+        self.ejected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
     }

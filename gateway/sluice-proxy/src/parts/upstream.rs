@@ -288,13 +288,13 @@ impl Config {
         };
         let ejection = self.ejection.build(name, &at.field("ejection"), env);
         let retries = self.retries.build(name, &at.field("retries"), env);
-        let health_check = match &self.health_check {
-            None => Some(None),
-            Some(config) => config.build(&at.field("health_check"), env).map(Some),
-        };
         let protocol = match self.protocol {
             ProtocolConfig::Http1 => Protocol::Http1,
             ProtocolConfig::Http2 => Protocol::Http2,
+        };
+        let health_check = match &self.health_check {
+            None => Some(None),
+            Some(config) => config.build(protocol, &at.field("health_check"), env).map(Some),
         };
         let tls = match &self.tls {
             None => Some(None),

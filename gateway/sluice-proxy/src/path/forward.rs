@@ -240,11 +240,7 @@ impl<'a> Journey<'a> {
             }
             (Outcome::Success, _) => false,
         };
-        if failed {
-            ejection.failed(&self.upstream.name, set, endpoint, now);
-        } else {
-            endpoint.target.ejection.succeeded();
-        }
+        ejection.count(&self.upstream.name, set, endpoint, !failed, now);
     }
 
     /// Notes with the endpoint how long the attempt took, the time aside that the client took for its

@@ -95,6 +95,11 @@ async fn name_servers_that_fail_take_nothing_away() {
         for _ in 0..3 {
             assert_eq!(who(&gateway).await, "1", "{behaviour:?}");
         }
+        let page = gateway.admin("/upstreams").await.json();
+        let vote = &page["up"]["endpoints"][0]["votes"]["discovery"];
+        let why = vote["why"].as_str().unwrap();
+        assert!(vote["vote"] == "for" && why.contains("when it was last answered: "), "{page}");
+        assert!(page["up"]["names_not_resolved"][NAME]["since"].is_string(), "{page}");
         // Not even a reload forgets them.
         gateway.daemon.signal("HUP");
         gateway.wait_for_generation(2).await;

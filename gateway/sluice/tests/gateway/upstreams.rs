@@ -7,6 +7,7 @@ mod budget;
 mod dead;
 mod ejection;
 mod goodbyes;
+mod health;
 mod policies;
 mod pool;
 mod races;

@@ -44,7 +44,7 @@ pub(crate) const ROWS: &[Row] = &[
     (
         "U-19",
         "an endpoint that is healthy by its checks only",
-        "ejected after 5 failures in a row, for longer each time, half of them at most",
+        "ejected after 5 failures in a row, or failing more than its peers; for longer each time, half of them at most",
     ),
     (
         "U-20",

@@ -104,7 +104,11 @@ async fn keep_up(
         let pause = match looked_up {
             Ok(found) => {
                 let addresses: Vec<_> = found.iter().collect();
-                if service.plan.learn(&name, addresses) {
+                if addresses.is_empty() {
+                    tracing::warn!(upstream = %upstream.name, host = %name,
+                        "the name stands for nobody; the last good addresses stay");
+                }
+                if service.plan.learn(&name, addresses, clock::now()) {
                     service.endpoints.store(Arc::new(service.plan.resolve(&retained)));
                     tracing::info!(upstream = %upstream.name, host = %name, "addresses changed");
                 }
@@ -114,6 +118,7 @@ async fn keep_up(
                 left.clamp(TTL.0, TTL.1)
             }
             Err(error) => {
+                service.plan.miss(&name, error.to_string(), clock::now());
                 tracing::warn!(upstream = %upstream.name, host = %name, %error,
                     "the name cannot be resolved; the last good addresses stay");
                 RETRY

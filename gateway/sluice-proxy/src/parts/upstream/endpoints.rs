@@ -15,6 +15,7 @@ use sluice_engine::balance::{self, Chooser, Draw, Policy, SlowStart, WARM};
 use sluice_engine::breaker;
 
 mod trips;
+mod view;
 
 use super::sticky::{Cookie, Token, Want};
 use crate::base::clock::{self, Moment};
@@ -22,6 +23,7 @@ use crate::base::yaml::Place;
 use crate::lasting::link::{Counts, Link, Shape, Target, Tls};
 use crate::lasting::retained::Retained;
 use crate::parts::env::Env;
+use view::View;
 
 /// One place where a service runs.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -86,9 +88,24 @@ enum Host {
     Name(String),
 }
 
-/// Last good addresses of host names.
+/// What is known of host names. Held for a few lines.
 #[derive(Debug, Default)]
-pub(crate) struct Names(Mutex<HashMap<String, Vec<IpAddr>>>);
+struct Names(Mutex<HashMap<String, Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The last good ones.
+    addresses: Vec<IpAddr>,
+    /// Since when look-ups fail or name nobody, and how.
+    missed: Option<Missed>,
+}
+
+/// Look-ups of a name that came to nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct Missed {
+    pub(crate) since: Moment,
+    pub(crate) why: String,
+}
 
 /// When the upstream had its first endpoint, in nanoseconds; 0 if it never had one.
 #[derive(Debug, Default)]
@@ -118,6 +135,8 @@ pub(crate) struct Endpoint {
     pub(crate) link: Arc<Link>,
     pub(crate) weight: u32,
     pub(crate) backup: bool,
+    /// The host name that stands for it; `None` if the config has its address.
+    pub(crate) source: Option<Arc<str>>,
     /// A hash of its address, the same on every instance.
     name: u64,
     /// What names it in cookies, and `Set-Cookie` for that without and with `Secure`.
@@ -176,17 +195,35 @@ impl Plan {
         names
     }
 
-    /// Remembers a name's addresses; an empty answer changes nothing. Tells whether this is news.
-    pub(crate) fn learn(&self, name: &str, mut addresses: Vec<IpAddr>) -> bool {
+    /// Remembers a name's addresses. Tells whether this is news. An answer that names nobody is taken as
+    /// none: it must not empty an upstream.
+    pub(crate) fn learn(&self, name: &str, mut addresses: Vec<IpAddr>, now: Moment) -> bool {
         if addresses.is_empty() {
+            self.miss(name, "the answer names nobody".to_owned(), now);
             return false;
         }
         addresses.sort();
         addresses.dedup();
         let mut names = self.names.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = names.get(name) != Some(&addresses);
-        names.insert(name.to_owned(), addresses);
+        let known = names.entry(name.to_owned()).or_default();
+        known.missed = None;
+        let news = known.addresses != addresses;
+        known.addresses = addresses;
         news
+    }
+
+    /// Remembers that a name could not be looked up; its addresses stay.
+    pub(crate) fn miss(&self, name: &str, why: String, now: Moment) {
+        let mut names = self.names.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = names.entry(name.to_owned()).or_default();
+        let since = known.missed.as_ref().map_or(now, |missed| missed.since);
+        known.missed = Some(Missed { since, why });
+    }
+
+    /// Since when, and why, a name cannot be looked up.
+    pub(crate) fn missed(&self, name: &str) -> Option<Missed> {
+        let names = self.names.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.get(name)?.missed.clone()
     }
 
     /// The set for what is known now; cells of addresses that stay are kept.
@@ -198,11 +235,13 @@ impl Plan {
         for entry in &self.entries {
             let addresses = match &entry.host {
                 Host::Address(address) => vec![*address],
-                Host::Name(name) => names.get(name).cloned().unwrap_or_default(),
+                Host::Name(name) => {
+                    names.get(name).map(|known| known.addresses.clone()).unwrap_or_default()
+                }
             };
             for address in addresses {
                 let address = SocketAddr::new(address, entry.port);
-                endpoints.push(self.endpoint(entry, address, retained, settled.then_some(now)));
+                endpoints.push(self.endpoint(entry, address, retained, (now, settled)));
             }
         }
         if !endpoints.is_empty() {
@@ -222,13 +261,13 @@ impl Plan {
         EndpointSet { endpoints, chooser, ejects, slow_start, learns, tokens, breaker }
     }
 
-    /// `since` is now if an address that nobody knows yet is new to the service.
+    /// `fresh` if an address that nobody knows yet is new to the service.
     fn endpoint(
         &self,
         entry: &Entry,
         address: SocketAddr,
         retained: &Retained,
-        since: Option<Moment>,
+        (now, fresh): (Moment, bool),
     ) -> Endpoint {
         let upstream = &self.upstream;
         let shape = Shape {
@@ -260,13 +299,6 @@ impl Plan {
         };
         let link =
             retained.cell(&link_name, || Link::new(Arc::clone(&self.counts), address, shape));
-        let target = || {
-            let target = Target::default();
-            if let Some(since) = since {
-                target.came(since);
-            }
-            target
-        };
         let cookie = self.talk.cookie.as_ref().and_then(|cookie| {
             let token = cookie.token(upstream, address);
             Some((token, cookie.fields(&token)?))
@@ -275,7 +307,12 @@ impl Plan {
             label,
             host: HeaderValue::try_from(entry.text.as_ref())
                 .unwrap_or_else(|_| HeaderValue::from_static("")),
-            target: retained.cell(&format!("target {upstream} {address}"), target),
+            target: retained
+                .cell(&format!("target {upstream} {address}"), || Target::new(now, fresh)),
+            source: match &entry.host {
+                Host::Name(name) => Some(name.as_str().into()),
+                Host::Address(_) => None,
+            },
             link,
             weight: entry.weight,
             backup: entry.backup,
@@ -416,62 +453,14 @@ impl EndpointSet {
         self.ejects && endpoint.target.ejection.is_ejected(now)
     }
 
+    /// How much of its weight an endpoint bears now, as it may have just come.
+    pub(crate) fn bears_percent(&self, endpoint: &Endpoint, now: Moment) -> u32 {
+        self.view(now).warmth_of(endpoint) * 100 / WARM
+    }
+
     fn view(&self, now: Moment) -> View<'_> {
         let Self { endpoints, ejects, slow_start, breaker, .. } = self;
         let (slow_start, breaker) = (slow_start.as_ref(), breaker.as_ref());
         View { endpoints, now, ejects: *ejects, slow_start, breaker }
-    }
-}
-
-struct View<'a> {
-    endpoints: &'a [Endpoint],
-    now: Moment,
-    ejects: bool,
-    slow_start: Option<&'a SlowStart>,
-    /// The rules of the endpoints' breakers, if they have any.
-    breaker: Option<&'a breaker::Rules>,
-}
-
-impl balance::Endpoints for View<'_> {
-    fn len(&self) -> usize {
-        self.endpoints.len()
-    }
-
-    fn weight(&self, index: usize) -> u32 {
-        self.endpoints.get(index).map_or(0, |endpoint| endpoint.weight)
-    }
-
-    fn in_flight(&self, index: usize) -> u32 {
-        self.endpoints.get(index).map_or(0, |endpoint| endpoint.target.in_flight())
-    }
-
-    fn backup(&self, index: usize) -> bool {
-        self.endpoints.get(index).is_some_and(|endpoint| endpoint.backup)
-    }
-
-    fn available(&self, index: usize) -> bool {
-        let Some(Endpoint { target, .. }) = self.endpoints.get(index) else { return false };
-        let admits = |rules| target.breaker.would_admit(rules, self.now, fastrand::u64(..));
-        target.is_up()
-            && !(self.ejects && target.ejection.is_ejected(self.now))
-            && self.breaker.is_none_or(admits)
-    }
-
-    fn name(&self, index: usize) -> u64 {
-        self.endpoints.get(index).map_or(0, |endpoint| endpoint.name)
-    }
-
-    fn latency(&self, index: usize) -> u64 {
-        self.endpoints.get(index).map_or(0, |endpoint| endpoint.target.latency.expected(self.now))
-    }
-
-    fn warmth(&self, index: usize) -> u32 {
-        let Some(rules) = self.slow_start else { return WARM };
-        let Some(Endpoint { target, .. }) = self.endpoints.get(index) else { return WARM };
-        let ejected = self.ejects.then(|| target.ejection.ended(self.now)).flatten();
-        match target.came_back().max(ejected) {
-            Some(since) => rules.warmth(self.now.saturating_since(since)),
-            None => WARM,
-        }
     }
 }

@@ -1,35 +1,67 @@
 //! Active health checks: asks every endpoint regularly and takes those out of use that do not answer
 //! well. The verdict is kept with the address and survives reloads; the asking belongs to the current
 //! compilation.
+//!
+//! How one question is asked is in `ask`. The one rule: every endpoint has its own times, so that one that
+//! does not answer delays nobody else's verdict.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Empty;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::endpoints::Endpoint;
+use super::endpoints::{Endpoint, EndpointSet};
 use super::{Kind, Upstream};
-use crate::base::clock;
-use crate::base::units::Span;
+use crate::base::clock::{self, Moment};
+use crate::base::units::{Percent, Span};
 use crate::base::yaml::Place;
-use crate::lasting::link::Protocol;
+use crate::lasting::link::{Checked, Protocol};
 use crate::lasting::tasks::{self, Owned};
 use crate::parts::env::Env;
 
-/// Regular questions to every endpoint.
+mod ask;
+
+use ask::{Question, Statuses, ask};
+
+/// Questions that are on their way at a time, of one upstream.
+const AT_ONCE: usize = 64;
+/// A new address is noticed at least so often.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Regular questions to every endpoint: exactly one of `http`, `tcp` and `grpc`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Path to ask with GET; any answer from 200 to 399 is well.
-    http: String,
+    /// Path to ask with GET.
+    #[serde(default)]
+    http: Option<String>,
+    /// `true`: it is well when it takes a connection.
+    #[serde(default)]
+    tcp: bool,
+    /// Service to ask for by gRPC's own health protocol (`grpc.health.v1`), empty for all of the server; it
+    /// is well when it says SERVING. Needs `protocol: http2`.
+    #[serde(default)]
+    grpc: Option<String>,
+    /// `http`: statuses that are well, like `"204"` or `"200-299"`; `"200-399"` if not given.
+    #[serde(default)]
+    expect: Option<Vec<String>>,
+    /// `http` and `grpc`: the host to ask for; the endpoint's own address if not given.
+    #[serde(default)]
+    host: Option<String>,
     /// Time between questions to one endpoint.
     #[serde(default = "default_interval")]
     interval: Span,
+    /// The same while its answers speak against the verdict in force, so that it changes soon.
+    #[serde(default = "default_fast_interval")]
+    fast_interval: Span,
+    /// How much longer or shorter these times are by chance.
+    #[serde(default = "default_jitter")]
+    jitter: Percent,
     /// How long an answer may take.
     #[serde(default = "default_timeout")]
     timeout: Span,
@@ -43,6 +75,14 @@ pub(crate) struct Config {
 
 fn default_interval() -> Span {
     Span(Duration::from_secs(5))
+}
+
+fn default_fast_interval() -> Span {
+    Span(Duration::from_secs(1))
+}
+
+fn default_jitter() -> Percent {
+    Percent(10)
 }
 
 fn default_timeout() -> Span {
@@ -60,24 +100,30 @@ fn default_fall() -> u32 {
 /// A compiled health check.
 #[derive(Debug, Clone)]
 pub(crate) struct Probe {
-    path: http::uri::PathAndQuery,
+    question: Question,
     interval: Duration,
+    fast_interval: Duration,
+    jitter: Percent,
     timeout: Duration,
     rise: u32,
     fall: u32,
 }
 
 impl Config {
-    pub(crate) fn build(&self, at: &Place<'_>, env: &mut Env<'_>) -> Option<Probe> {
-        let path = self.http.starts_with('/').then(|| self.http.parse().ok()).flatten();
-        if path.is_none() {
-            env.problems
-                .error(&at.field("http"), format!("`{}` is not a path", self.http))
-                .help("write the path to ask for, like /health");
-        }
+    pub(crate) fn build(
+        &self,
+        protocol: Protocol,
+        at: &Place<'_>,
+        env: &mut Env<'_>,
+    ) -> Option<Probe> {
+        let question = self.question(protocol, at, env);
         let fine = Duration::from_millis(50)..=Duration::from_secs(600);
         let mut whole = true;
-        for (key, span) in [("interval", self.interval), ("timeout", self.timeout)] {
+        for (key, span) in [
+            ("interval", self.interval),
+            ("fast_interval", self.fast_interval),
+            ("timeout", self.timeout),
+        ] {
             if !fine.contains(&span.0) {
                 whole = false;
                 env.problems
@@ -92,12 +138,92 @@ impl Config {
         }
         whole.then_some(())?;
         Some(Probe {
-            path: path?,
+            question: question?,
             interval: self.interval.0,
+            fast_interval: self.fast_interval.0.min(self.interval.0),
+            jitter: self.jitter,
             timeout: self.timeout.0,
             rise: self.rise,
             fall: self.fall,
         })
+    }
+
+    fn question(&self, protocol: Protocol, at: &Place<'_>, env: &mut Env<'_>) -> Option<Question> {
+        let host = match &self.host {
+            None => None,
+            Some(host) => match host.parse::<http::uri::Authority>() {
+                Ok(host) => Some(host),
+                Err(_) => {
+                    env.problems.error(&at.field("host"), format!("`{host}` is not a host"));
+                    return None;
+                }
+            },
+        };
+        for (word, given, fits) in [
+            ("expect", self.expect.is_some(), self.http.is_some()),
+            ("host", self.host.is_some(), !self.tcp),
+        ] {
+            if given && !fits {
+                env.problems
+                    .error(&at.field(word), format!("`{word}` has no meaning for this question"));
+                return None;
+            }
+        }
+        match (&self.http, self.tcp, &self.grpc) {
+            (Some(path), false, None) => {
+                let all = vec!["200-399".to_owned()];
+                let expect: Option<Vec<Statuses>> = self
+                    .expect
+                    .as_ref()
+                    .unwrap_or(&all)
+                    .iter()
+                    .enumerate()
+                    .map(|(index, text)| {
+                        let statuses = Statuses::parse(text);
+                        if statuses.is_none() {
+                            env.problems
+                                .error(
+                                    &at.field("expect").index(index),
+                                    format!("`{text}` is no status"),
+                                )
+                                .help(
+                                    "write a status or a span of them, like \"204\" or \"200-399\"",
+                                );
+                        }
+                        statuses
+                    })
+                    .collect();
+                let path: Option<http::uri::PathAndQuery> =
+                    path.starts_with('/').then(|| path.parse().ok()).flatten();
+                if path.is_none() {
+                    let wrong = self.http.as_deref().unwrap_or_default();
+                    env.problems
+                        .error(&at.field("http"), format!("`{wrong}` is not a path"))
+                        .help("write the path to ask for, like /health");
+                }
+                Some(Question::Http { path: path?, host, expect: expect? })
+            }
+            (None, true, None) => Some(Question::Tcp),
+            (None, false, Some(service)) => {
+                if protocol != Protocol::Http2 {
+                    env.problems
+                        .error(&at.field("grpc"), "gRPC is spoken over HTTP/2 only")
+                        .help("set `protocol: http2` for this upstream");
+                    return None;
+                }
+                if service.len() > ask::MAX_SERVICE {
+                    env.problems.error(&at.field("grpc"), "a service's name has at most 127 bytes");
+                    return None;
+                }
+                Some(Question::Grpc { service: service.clone(), host })
+            }
+            _ => {
+                env.problems
+                    .error(at, "a health check needs exactly one of `http`, `tcp` and `grpc`")
+                    .help("write `http: /health`, `tcp: true`, or `grpc: \"\"`");
+                None
+            }
+        }
     }
 }
 
@@ -108,6 +234,7 @@ pub(crate) fn watch(upstream: &Arc<Upstream>) {
         // Without a check nobody would ever bring back what an earlier one took out.
         for endpoint in &service.endpoints.load().endpoints {
             endpoint.target.set_up(true);
+            endpoint.target.note_check(None);
         }
         return;
     };
@@ -120,29 +247,76 @@ pub(crate) fn watch(upstream: &Arc<Upstream>) {
     }
 }
 
-/// Who is this late was kept from running.
-const STALL: Duration = Duration::from_millis(500);
+/// One endpoint's place in the rounds.
+struct Turn {
+    /// When it is asked next; `None` while it is.
+    due: Option<Moment>,
+    /// Answers in a row that differ from the verdict in force.
+    against: u32,
+    since: Moment,
+}
 
-/// Answers in a row that differ from the verdict in force, by link.
-type Streaks = HashMap<u64, u32>;
+/// What came of a question to an endpoint of this link; no answer if that says nothing.
+type Asked = (Arc<EndpointSet>, usize, Option<Result<(), String>>);
+type Asking = FuturesUnordered<Pin<Box<dyn Future<Output = Asked> + Send>>>;
 
 async fn rounds(upstream: Weak<Upstream>, probe: Probe) {
-    let mut streaks = Streaks::new();
+    let probe = Arc::new(probe);
+    let mut turns: HashMap<u64, Turn> = HashMap::new();
+    let mut asking = Asking::new();
     loop {
         let Some(current) = upstream.upgrade() else { return };
         let Kind::Service(service) = &current.kind else { return };
         let set = service.endpoints.load_full();
-        let asked = set.endpoints.iter().map(|endpoint| ask(endpoint, &probe));
-        let answers = futures_util::future::join_all(asked).await;
-        for (endpoint, answer) in set.endpoints.iter().zip(answers) {
-            if let Some(answer) = answer {
-                judge(&current.name, endpoint, answer, &probe, &mut streaks);
+        let now = clock::now();
+        turns.retain(|id, _| set.endpoints.iter().any(|endpoint| endpoint.link.id == *id));
+        let mut next = now.after(LOOK);
+        for (index, endpoint) in set.endpoints.iter().enumerate() {
+            let new = || Turn { due: Some(now), against: 0, since: now };
+            let turn = turns.entry(endpoint.link.id).or_insert_with(new);
+            match turn.due {
+                Some(due) if due <= now && asking.len() < AT_ONCE => {
+                    turn.due = None;
+                    let (set, probe) = (Arc::clone(&set), Arc::clone(&probe));
+                    asking.push(Box::pin(async move {
+                        let answer = match set.endpoints.get(index) {
+                            Some(endpoint) => ask(endpoint, &probe.question, probe.timeout).await,
+                            None => None,
+                        };
+                        (set, index, answer)
+                    }));
+                }
+                Some(due) => next = next.min(due),
+                None => {}
             }
         }
         drop((set, current));
-        // A tenth of jitter keeps many gateways from asking in step.
-        let jitter = probe.interval.mul_f64(0.9 + 0.2 * fastrand::f64());
-        tokio::time::sleep_until(clock::deadline(clock::now().after(jitter))).await;
+        let pause = tokio::time::sleep_until(clock::deadline(next));
+        let full = asking.len() >= AT_ONCE;
+        tokio::select! {
+            Some((set, index, answer)) = asking.next(), if !asking.is_empty() => {
+                let Some(current) = upstream.upgrade() else { return };
+                if let Some(endpoint) = set.endpoints.get(index)
+                    && let Some(turn) = turns.get_mut(&endpoint.link.id)
+                {
+                    let now = clock::now();
+                    if let Some(answer) = answer {
+                        judge(&current.name, endpoint, answer, &probe, turn, now);
+                    }
+                    turn.due = Some(now.after(probe.pause(turn.against > 0)));
+                }
+            }
+            () = pause, if !full => {}
+        }
+    }
+}
+
+impl Probe {
+    /// The time to the next question.
+    fn pause(&self, hurried: bool) -> Duration {
+        let pause = if hurried { self.fast_interval } else { self.interval };
+        let part = f64::from(self.jitter.0) / 100.0;
+        pause.mul_f64(1.0 - part + 2.0 * part * fastrand::f64())
     }
 }
 
@@ -151,87 +325,30 @@ fn judge(
     endpoint: &Endpoint,
     answer: Result<(), String>,
     probe: &Probe,
-    streaks: &mut Streaks,
+    turn: &mut Turn,
+    now: Moment,
 ) {
-    let up = endpoint.target.is_up();
-    if answer.is_ok() == up {
-        streaks.remove(&endpoint.link.id);
-        return;
-    }
-    let streak = streaks.entry(endpoint.link.id).or_insert(0);
-    *streak += 1;
+    let target = &endpoint.target;
+    let up = target.is_up();
+    turn.against = if answer.is_ok() == up { 0 } else { turn.against.saturating_add(1) };
     let needed = if up { probe.fall } else { probe.rise };
-    if *streak < needed {
-        return;
-    }
-    streaks.remove(&endpoint.link.id);
-    endpoint.target.set_up(!up);
-    match answer {
-        Ok(()) => {
-            endpoint.target.came(clock::now());
-            tracing::info!(upstream, endpoint = %endpoint.label, "healthy again");
-        }
-        Err(why) => {
-            tracing::warn!(upstream, endpoint = %endpoint.label, why, "unhealthy; taken out of use")
-        }
-    }
-}
-
-/// One question on a connection of its own. `None` if the gateway itself did not run meanwhile: then
-/// its being late says nothing about the endpoint.
-async fn ask(endpoint: &Endpoint, probe: &Probe) -> Option<Result<(), String>> {
-    let limit = clock::now().after(probe.timeout);
-    let answer = tokio::time::timeout_at(clock::deadline(limit), exchange(endpoint, probe)).await;
-    match answer {
-        Ok(Ok(status)) if status.is_success() || status.is_redirection() => Some(Ok(())),
-        Ok(Ok(status)) => Some(Err(format!("status {status}"))),
-        _ if clock::now() > limit.after(STALL) => None,
-        Ok(Err(error)) => Some(Err(error.to_string())),
-        Err(_) => Some(Err("no answer in time".to_owned())),
-    }
-}
-
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
-
-async fn exchange(endpoint: &Endpoint, probe: &Probe) -> Result<http::StatusCode, AnyError> {
-    let link = &endpoint.link;
-    let stream = tokio::net::TcpStream::connect(link.address).await?;
-    match &link.shape.tls {
-        None => speak(TokioIo::new(stream), endpoint, probe).await,
-        Some(tls) => {
-            let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config));
-            let stream = connector.connect(tls.server_name.clone(), stream).await?;
-            speak(TokioIo::new(stream), endpoint, probe).await
+    if turn.against >= needed {
+        turn.against = 0;
+        turn.since = now;
+        target.set_up(!up);
+        match &answer {
+            Ok(()) => {
+                target.came(now);
+                tracing::info!(upstream, endpoint = %endpoint.label, "healthy again");
+            }
+            Err(why) => {
+                tracing::warn!(upstream, endpoint = %endpoint.label, why, "unhealthy; taken out of use");
+            }
         }
     }
-}
-
-async fn speak<I>(io: I, endpoint: &Endpoint, probe: &Probe) -> Result<http::StatusCode, AnyError>
-where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-{
-    let request = http::Request::get(http::Uri::from(probe.path.clone()))
-        .header(http::header::HOST, &endpoint.host)
-        .header(http::header::USER_AGENT, "sluice-health-check");
-    match endpoint.link.shape.protocol {
-        Protocol::Http1 => {
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
-            let _task = Owned::new(tasks::control(async move { drop(connection.await) }));
-            Ok(sender.send_request(request.body(Empty::<Bytes>::new())?).await?.status())
-        }
-        Protocol::Http2 => {
-            let (mut sender, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
-            let _task = Owned::new(tasks::control(async move { drop(connection.await) }));
-            let scheme = if endpoint.link.shape.tls.is_some() { "https" } else { "http" };
-            let authority = endpoint.host.to_str()?;
-            let uri = http::Uri::builder()
-                .scheme(scheme)
-                .authority(authority)
-                .path_and_query(probe.path.clone())
-                .build()?;
-            let request = http::Request::get(uri).body(Empty::<Bytes>::new())?;
-            Ok(sender.send_request(request).await?.status())
-        }
-    }
+    // A verdict that an earlier config came to is older than this one's first question.
+    let since = target.checked().map_or(turn.since, |before| before.since.min(turn.since));
+    let since = if target.is_up() == up { since } else { now };
+    let answer = answer.err().unwrap_or_else(|| "well".to_owned());
+    target.note_check(Some(Checked { since, asked: now, answer, against: turn.against }));
 }
