@@ -1,9 +1,11 @@
 //! Floor 2: what outlives a reload. Cells hold observations only; their rules come with each snapshot.
 
 pub(crate) mod bulkhead;
+pub(crate) mod decisions;
 pub(crate) mod fetch;
 pub(crate) mod limits;
 pub(crate) mod link;
+pub(crate) mod places;
 pub(crate) mod pool;
 pub(crate) mod redis;
 pub(crate) mod resolver;

@@ -13,6 +13,7 @@ pub(crate) mod listener;
 pub(crate) mod overload;
 pub(crate) mod profile;
 pub(crate) mod proxies;
+pub(crate) mod redis;
 pub(crate) mod repeats;
 pub(crate) mod routing;
 pub(crate) mod text;

@@ -29,18 +29,36 @@ const TRIES: usize = 5;
 impl Redis {
     /// Starts a server on a free port.
     pub async fn start() -> Self {
-        Self::persist(free_port).await
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a server with more words on its command line.
+    pub async fn start_with(words: &[&str]) -> Self {
+        Self::persist(free_port, words, None).await
     }
 
     /// Starts a server on this port, such as that of one that was killed.
     pub async fn start_on(port: u16) -> Self {
-        Self::persist(|| port).await
+        Self::persist(|| port, &[], None).await
     }
 
-    async fn persist(port: impl Fn() -> u16) -> Self {
+    /// Starts a node of a cluster, which has no slots yet.
+    pub async fn start_node() -> Self {
+        let bus = free_port().to_string();
+        let words = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+        let words = [&words[..], &["--cluster-require-full-coverage", "no"]].concat();
+        Self::start_with(&[&words[..], &["--cluster-port", &bus]].concat()).await
+    }
+
+    /// Starts a sentinel, whose file holds these lines.
+    pub async fn start_sentinel(lines: &str) -> Self {
+        Self::persist(free_port, &["--sentinel"], Some(lines)).await
+    }
+
+    async fn persist(port: impl Fn() -> u16, words: &[&str], file: Option<&str>) -> Self {
         let mut failure = String::new();
         for _ in 0..TRIES {
-            match Self::try_start_on(port()).await {
+            match Self::try_start_on(port(), words, file).await {
                 Ok(redis) => return redis,
                 Err(error) => failure = error,
             }
@@ -49,13 +67,24 @@ impl Redis {
         panic!("{failure}")
     }
 
-    async fn try_start_on(port: u16) -> Result<Self, String> {
+    async fn try_start_on(port: u16, words: &[&str], file: Option<&str>) -> Result<Self, String> {
         let folder = tempfile::tempdir().expect("a folder for Redis");
         let mut command = Command::new(tool("redis-server"));
+        if let Some(lines) = file {
+            let path = folder.path().join("redis.conf");
+            std::fs::write(&path, lines).expect("a file for Redis");
+            command.arg(path);
+        }
         command.arg("--port").arg(port.to_string()).args(["--bind", "127.0.0.1"]);
-        command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(folder.path());
+        command.arg("--dir").arg(folder.path());
         // Said by Redis after it has bound its port: a connection alone might be to a stranger.
-        let ready = Ready::Says("Ready to accept connections".to_owned());
+        let ready = if file.is_some() {
+            Ready::Says("Sentinel ID is".to_owned())
+        } else {
+            command.args(["--save", "", "--appendonly", "no"]);
+            Ready::Says("Ready to accept connections".to_owned())
+        };
+        command.args(words);
         let daemon = Daemon::try_start(command, ready).await?;
         Ok(Self { daemon, port, _folder: folder })
     }

@@ -1,6 +1,7 @@
 //! [`Cx`]: the facts of one request, passed by `&mut` along its way. Each field's doc names its single
 //! writer. There is no bag of extensions: a fact that is missing is a compile error.
 
+use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -150,6 +151,8 @@ pub(crate) struct Cx {
     pub(crate) mini: Option<Box<mini::Client>>,
     /// The tightest limit met. Writer: filter `rate_limit`.
     pub(crate) limit: Option<LimitState>,
+    /// What is given back when the request is over. Writer: filter `rate_limit`.
+    pub(crate) holds: Vec<Box<dyn Any>>,
     /// The `Origin` to answer to. Writer: filter `cors`.
     pub(crate) origin: Option<HeaderValue>,
     /// When to come back. Writer: whoever returns the fault.
@@ -201,6 +204,7 @@ impl Cx {
             principal: None,
             mini: None,
             limit: None,
+            holds: Vec::new(),
             origin: None,
             retry_after: None,
             breaker: None,

@@ -125,9 +125,17 @@ async fn serve(
     }
 }
 
+/// Brings the worker to the snapshot in force, and connects it to what that needs.
+fn attend(worker: &Worker) {
+    let view = worker.view();
+    if let Some(target) = &view.settings.redis {
+        redis::attend(target);
+    }
+}
+
 fn housekeeping(worker: &Worker) {
     // A worker without requests would hold on to an old snapshot, and with it to all it retains.
-    drop(worker.view());
+    attend(worker);
     worker.pools.sweep(clock::now());
     redis::sweep();
     if let Some(log) = worker.log.borrow_mut().as_mut() {

@@ -10,6 +10,7 @@ use foldhash::fast::RandomState;
 use sluice_engine::window::{self, Verdict};
 use sluice_engine::{bucket, exact, quota};
 
+use super::places::Places;
 use super::retained::Retained;
 use crate::base::clock::{self, Moment};
 
@@ -17,16 +18,22 @@ use crate::base::clock::{self, Moment};
 const CAPACITY: usize = 100_000;
 
 /// What is kept for one key.
-pub(crate) trait Cell: Default {
-    type Rules;
+pub(crate) trait Kept: Default {
     /// Keys kept at most.
     const CAPACITY: usize = CAPACITY;
+}
+
+/// What counts calls.
+pub(crate) trait Cell: Kept {
+    type Rules;
 
     fn hit(&mut self, rules: &Self::Rules, now: Moment) -> Verdict;
 
     /// How long after its last hit a cell may still mean something.
     fn horizon(rules: &Self::Rules) -> Duration;
 }
+
+impl Kept for window::Counter {}
 
 impl Cell for window::Counter {
     type Rules = window::Rules;
@@ -40,10 +47,13 @@ impl Cell for window::Counter {
     }
 }
 
-impl Cell for exact::Log {
-    type Rules = window::Rules;
+impl Kept for exact::Log {
     // Each may hold a thousand moments.
     const CAPACITY: usize = CAPACITY / 10;
+}
+
+impl Cell for exact::Log {
+    type Rules = window::Rules;
 
     fn hit(&mut self, rules: &Self::Rules, now: Moment) -> Verdict {
         self.hit(rules, now)
@@ -53,6 +63,8 @@ impl Cell for exact::Log {
         rules.per
     }
 }
+
+impl Kept for bucket::Bucket {}
 
 impl Cell for bucket::Bucket {
     type Rules = bucket::Rules;
@@ -66,6 +78,8 @@ impl Cell for bucket::Bucket {
         rules.per.saturating_mul(u32::try_from(units).unwrap_or(u32::MAX))
     }
 }
+
+impl Kept for quota::Used {}
 
 impl Cell for quota::Used {
     type Rules = quota::Rules;
@@ -98,6 +112,13 @@ struct Slot<C> {
 }
 
 impl<C: Cell> Table<C> {
+    /// Counts one call of `key` under `rules`.
+    pub(crate) fn hit(&self, key: &[u8], rules: &C::Rules, now: Moment) -> Verdict {
+        self.with(key, C::horizon(rules), now, |cell| cell.hit(rules, now))
+    }
+}
+
+impl<C: Kept> Table<C> {
     pub(crate) fn new() -> Self {
         Self {
             seeds: (RandomState::default(), RandomState::default()),
@@ -106,26 +127,25 @@ impl<C: Cell> Table<C> {
         }
     }
 
-    /// Counts one call of `key` under `rules`.
-    pub(crate) fn hit(&self, key: &[u8], rules: &C::Rules, now: Moment) -> Verdict {
+    /// Has the cell of a key changed; a new one is made if there is none. Cells mean nothing when they were
+    /// used last longer ago than `horizon`.
+    pub(crate) fn with<T>(
+        &self,
+        key: &[u8],
+        horizon: Duration,
+        now: Moment,
+        change: impl FnOnce(&mut C) -> T,
+    ) -> T {
         let hashed = self.hash(key);
         if self.len() >= C::CAPACITY && !self.counters.contains_key(&hashed) {
-            self.make_room(C::horizon(rules), now);
+            self.make_room(horizon, now);
         }
         let mut slot = self.counters.entry(hashed).or_insert_with(|| {
             self.held.fetch_add(1, Ordering::Relaxed);
             Slot { cell: C::default(), last: now }
         });
         slot.last = now;
-        slot.cell.hit(rules, now)
-    }
-
-    /// What the cell of a key says, if there is one; it does not count as a hit.
-    pub(crate) fn look<T>(&self, key: &[u8], say: impl FnOnce(&C) -> Option<T>) -> Option<T> {
-        if self.len() == 0 {
-            return None;
-        }
-        self.counters.get(&self.hash(key)).and_then(|slot| say(&slot.cell))
+        change(&mut slot.cell)
     }
 
     /// Keys held now.
@@ -181,6 +201,7 @@ pub(crate) fn keys(retained: &Retained) -> u64 {
         + of::<exact::Log>(retained)
         + of::<bucket::Bucket>(retained)
         + of::<quota::Used>(retained)
+        + retained.all::<Places>().iter().map(|places| places.len() as u64).sum::<u64>()
 }
 
 #[cfg(test)]

@@ -1,57 +1,77 @@
-//! The Redis that gateways share. Each worker has one multiplexed connection of its own. A command
-//! has 20 ms; who finds Redis slow or gone is told at once and decides without it, and after a few
-//! failures nobody asks until a connection made in the background has answered.
+//! The Redis that gateways share: a server, a cluster, or whichever server sentinels name. Each worker has
+//! one connection of its own to each server it asks, which carries many commands at a time. A command has
+//! 20 ms; who finds Redis slow or gone is told at once and decides without it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo as _, RedisError};
-use sluice_engine::window::Verdict;
+use sluice_engine::trace::write_hex;
 
 use super::tasks::{self, Kind};
 use crate::base::clock::{self, Moment};
 use crate::base::seat;
 
+pub(crate) mod address;
+mod cluster;
+mod connection;
 mod counting;
+mod link;
+mod open;
+mod places;
+mod resp;
+mod why;
 
-use counting::Scripts;
-pub(crate) use counting::{Rules, most};
+use address::{Address, Servers};
+use cluster::{Elsewhere, Slots};
+use counting::{Command, Scripts};
+pub(crate) use counting::{Granted, Order, Rules, most};
+use link::Link;
+pub(crate) use places::Entry;
+use resp::Reply;
+pub(crate) use why::{Failures, Why};
 
 /// Longest wait for an answer.
 const OPERATION: Duration = Duration::from_millis(20);
-/// Longest wait for a connection.
+/// Longest wait for a connection, and for all that is said first on it.
 const CONNECT: Duration = Duration::from_millis(200);
-/// Failures in a row after which nobody asks any more.
-const TOLERATED: u32 = 5;
-/// Shortest and longest pause between two attempts to connect.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// Commands on their way at a time, per worker; more decide without Redis.
-const IN_FLIGHT: usize = 1024;
-/// A Redis that has been silent for so long, while [`DOUBTED`] commands wait, is asked nothing more until it
-/// answers or they fail: a hung one is waited for by few.
-const SILENCE: Duration = Duration::from_millis(5);
-const DOUBTED: u32 = 8;
-/// How often gateways say that they are alive.
+/// How often gateways say that they are alive, and places are renewed.
 const BEAT: Duration = Duration::from_secs(1);
+/// How often the nodes of a cluster are asked who has what, if nothing has been heard of a change.
+const SURVEY: Duration = Duration::from_secs(10);
+/// How often a command is sent on to another node, or sent whole, before it is given up.
+const TRIES: usize = 4;
+/// Servers that a worker has connections to at most.
+const LINKS: usize = 1_000;
+/// How often the log is told of the same kind of failure.
+const TOLD: Duration = Duration::from_secs(10);
 
 /// One Redis by its address, shared by all workers and kept over reloads.
 pub(crate) struct Target {
     id: u64,
-    client: Client,
+    servers: Servers,
     scripts: Scripts,
     /// This process among the gateways that share this Redis.
     own: String,
     /// Gateways that were alive when that was last asked, this one among them.
     gateways: AtomicU64,
+    /// Who has which keys of a cluster.
+    slots: ArcSwap<Slots>,
+    /// Somebody found the slots to be elsewhere, or a node gone.
+    stale: AtomicBool,
+    /// When the log was told of a failure last.
+    told: Mutex<Option<(Why, Moment)>>,
     pub(crate) commands: AtomicU64,
-    pub(crate) errors: AtomicU64,
-    /// Workers that have a connection that answers.
+    /// Commands that failed.
+    pub(crate) failures: Failures,
+    /// Connections that could not be made, or are over.
+    pub(crate) connect_failures: Failures,
+    /// Connections that answer, of all workers.
     pub(crate) connected: AtomicUsize,
 }
 
@@ -61,50 +81,54 @@ impl std::fmt::Debug for Target {
     }
 }
 
-/// One worker's connection.
-struct Link {
+/// What a worker keeps of a target.
+struct Client {
     target: Weak<Target>,
-    state: RefCell<State>,
-    /// Commands without an answer so far.
-    waiting: Cell<u32>,
-    /// When the last answer came, or, if later, when the first of those that wait was sent.
-    heard: Cell<Moment>,
-}
-
-enum State {
-    /// A connection, and how often in a row it has failed.
-    Up { connection: MultiplexedConnection, failures: u32 },
-    /// None; a task is making one.
-    Down,
+    /// The links that stay: of a cluster to the nodes that the config names, else the only one.
+    named: Vec<Rc<Link>>,
+    /// Those to other nodes of the cluster.
+    others: RefCell<HashMap<Address, Rc<Link>>>,
+    places: places::Held,
 }
 
 thread_local! {
-    /// Connections of this worker's thread, by target. A worker is a thread, and a connection must
-    /// not be woken from another.
-    static LINKS: RefCell<HashMap<u64, Rc<Link>>> = RefCell::default();
+    /// By target. A worker is a thread, and a connection must not be woken from another.
+    static CLIENTS: RefCell<HashMap<u64, Rc<Client>, foldhash::fast::RandomState>> =
+        RefCell::default();
 }
 
 impl Target {
-    /// Understands the address; connects to nothing yet.
-    pub(crate) fn new(url: &str) -> Result<Self, RedisError> {
+    /// Connects to nothing yet.
+    pub(crate) fn new(servers: Servers) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let info = url.into_connection_info()?;
-        let settings = info.tcp_settings().clone().set_nodelay(true);
-        Ok(Self {
+        Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            client: Client::open(info.set_tcp_settings(settings))?,
+            servers,
             scripts: Scripts::new(),
-            own: uuid::Uuid::new_v4().to_string(),
+            own: uuid::Uuid::new_v4().simple().to_string(),
             gateways: AtomicU64::new(1),
+            slots: ArcSwap::default(),
+            stale: AtomicBool::new(true),
+            told: Mutex::default(),
             commands: AtomicU64::new(0),
-            errors: AtomicU64::new(0),
+            failures: Failures::default(),
+            connect_failures: Failures::default(),
             connected: AtomicUsize::new(0),
-        })
+        }
     }
 
-    /// Host and port, without user or password.
+    /// Hosts and ports, without user or password.
     pub(crate) fn address(&self) -> String {
-        self.client.get_connection_info().addr().to_string()
+        let list =
+            |addresses: &mut dyn Iterator<Item = String>| addresses.collect::<Vec<_>>().join(",");
+        match &self.servers {
+            Servers::One(address, _) => address.to_string(),
+            Servers::Cluster(nodes, _) => list(&mut nodes.iter().map(Address::to_string)),
+            Servers::Sentinel { sentinels, name, .. } => {
+                let sentinels = list(&mut sentinels.iter().map(|(address, _)| address.to_string()));
+                format!("{name}@{sentinels}")
+            }
+        }
     }
 
     /// Gateways that share this Redis, this one among them; at least one.
@@ -112,191 +136,272 @@ impl Target {
         self.gateways.load(Ordering::Relaxed).max(1)
     }
 
-    /// Counts `cost` calls of `key` by a limit whose name must be the same on every gateway. `None` when
-    /// Redis cannot say, and the caller has to decide without it.
+    /// Counts calls of `key` by a limit whose name must be the same on every gateway. `None` when Redis cannot
+    /// say, and the caller has to decide without it.
     pub(crate) async fn hit(
         self: &Arc<Self>,
         limit: &str,
         key: &[u8],
         rules: &Rules<'_>,
-        cost: u64,
-    ) -> Option<Verdict> {
-        let call = self.scripts.call(rules, name(rules, limit, key), cost);
-        let answer: counting::Answer = self.ask(&call).await?;
-        Some(counting::verdict(&answer, rules, cost))
+        order: Order,
+    ) -> Option<Granted> {
+        let name = name(rules.letter(), limit, key);
+        let reply = self.ask(&self.scripts.count(rules, &name, order)).await?;
+        counting::granted(&reply, rules)
     }
 
-    /// Runs a script within [`OPERATION`].
-    async fn ask<T: redis::FromRedisValue>(
-        self: &Arc<Self>,
-        call: &redis::ScriptInvocation<'_>,
-    ) -> Option<T> {
-        let link = self.link();
-        let mut connection = link.connection()?;
-        let asked = link.asks()?;
-        self.commands.fetch_add(1, Ordering::Relaxed);
-        let deadline = clock::deadline(clock::now().after(OPERATION));
-        let answer =
-            tokio::time::timeout_at(deadline, call.invoke_async::<T>(&mut connection)).await;
-        drop(asked);
-        match answer {
-            Ok(Ok(answer)) => {
-                link.succeeded();
-                Some(answer)
+    /// Runs a command within [`OPERATION`], on the server that has its key.
+    async fn ask(self: &Arc<Self>, command: &Command<'_>) -> Option<Reply> {
+        let client = self.client();
+        let until = clock::now().after(OPERATION);
+        let mut link = client.link(self, command.key)?;
+        let (mut whole, mut asking) = (false, false);
+        for _ in 0..TRIES {
+            let sent = link.ask(
+                |out| {
+                    if asking {
+                        resp::words(1, out);
+                        resp::word(b"ASKING", out);
+                    }
+                    command.write(whole, out);
+                },
+                until,
+                asking,
+            );
+            // Not asked at all: that it is gone is known already.
+            let reply = sent.await?;
+            self.commands.fetch_add(1, Ordering::Relaxed);
+            asking = false;
+            let error = match reply {
+                Ok(Reply::Error(error)) => error,
+                Ok(reply) => {
+                    link.succeeded();
+                    return Some(reply);
+                }
+                Err(why) => {
+                    self.failed(&link, why);
+                    return None;
+                }
+            };
+            if error.starts_with("NOSCRIPT") {
+                whole = true;
+                continue;
             }
-            Ok(Err(error)) => {
-                tracing::debug!(redis = %self.address(), %error, "decided without Redis");
-                self.failed(&link);
-                None
-            }
-            Err(_) => {
-                self.failed(&link);
-                None
-            }
+            let node = match Elsewhere::read(&error, &link.address) {
+                Some(Elsewhere::Moved(node)) => {
+                    self.stale.store(true, Ordering::Relaxed);
+                    node
+                }
+                Some(Elsewhere::Ask(node)) => {
+                    asking = true;
+                    node
+                }
+                None => {
+                    self.failed(&link, Why::of(&error));
+                    return None;
+                }
+            };
+            link = client.node(self, &node)?;
         }
+        self.failed(&link, Why::Cluster);
+        None
     }
 
-    /// Says every second that this gateway is alive, while Redis is. One worker does so for all.
-    fn keep_beating(self: &Arc<Self>) {
-        if seat::number() != 0 {
+    fn failed(&self, link: &Link, why: Why) {
+        self.failures.add(why);
+        // A replica will not count whatever it is asked: another connection may lead to who does.
+        let given_up = link.failed(why == Why::ReadOnly);
+        if given_up || why == Why::Cluster {
+            self.stale.store(true, Ordering::Relaxed);
+        }
+        self.tell(why);
+    }
+
+    /// A connection could not be made, or is over.
+    fn note(&self, why: Why) {
+        self.connect_failures.add(why);
+        self.stale.store(true, Ordering::Relaxed);
+        self.tell(why);
+    }
+
+    /// Tells the log, of one kind of failure once in a while.
+    fn tell(&self, why: Why) {
+        let now = clock::now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_some_and(|(was, at)| was == why && now.saturating_since(at) < TOLD) {
             return;
         }
-        let target = Arc::downgrade(self);
-        tasks::local(Kind::Upstream, async move {
-            loop {
-                let Some(target) = target.upgrade() else { return };
-                let call = target.scripts.beat(&target.own);
-                // What was last known is the best there is while Redis is gone.
-                if let Some(alive) = target.ask::<u64>(&call).await {
-                    target.gateways.store(alive, Ordering::Relaxed);
-                }
-                drop(call);
-                drop(target);
-                tokio::time::sleep_until(clock::deadline(clock::now().after(BEAT))).await;
-            }
-        });
+        *told = Some((why, now));
+        drop(told);
+        let (redis, why) = (self.address(), why.as_str());
+        tracing::warn!(redis, why, "Redis does not answer; limits are decided without it");
     }
 
-    fn link(self: &Arc<Self>) -> Rc<Link> {
-        LINKS.with_borrow_mut(|links| {
-            let link = links.entry(self.id).or_insert_with(|| {
-                let state = RefCell::new(State::Down);
-                let (waiting, heard) = (Cell::new(0), Cell::new(clock::now()));
-                let link = Rc::new(Link { target: Arc::downgrade(self), state, waiting, heard });
-                self.connect(&link);
-                self.keep_beating();
-                link
-            });
-            Rc::clone(link)
+    /// What this worker keeps of it; made when it is first asked for.
+    fn client(self: &Arc<Self>) -> Rc<Client> {
+        CLIENTS.with_borrow_mut(|clients| {
+            Rc::clone(clients.entry(self.id).or_insert_with(|| Client::new(self)))
         })
-    }
-
-    fn failed(self: &Arc<Self>, link: &Rc<Link>) {
-        self.errors.fetch_add(1, Ordering::Relaxed);
-        let mut state = link.state.borrow_mut();
-        let State::Up { failures, .. } = &mut *state else { return };
-        *failures += 1;
-        if *failures >= TOLERATED {
-            *state = State::Down;
-            drop(state);
-            self.connected.fetch_sub(1, Ordering::Relaxed);
-            tracing::warn!(redis = %self.address(), "Redis does not answer; deciding without it");
-            self.connect(link);
-        }
-    }
-
-    /// Tries until a connection answers, or nobody wants it any more.
-    fn connect(self: &Arc<Self>, link: &Rc<Link>) {
-        let (target, link) = (Arc::downgrade(self), Rc::downgrade(link));
-        tasks::local(Kind::Upstream, async move {
-            let mut pause = PAUSE.0;
-            loop {
-                let Some(strong) = target.upgrade() else { return };
-                let made = strong.open().await;
-                let Some(link) = link.upgrade() else { return };
-                match made {
-                    Ok(connection) => {
-                        *link.state.borrow_mut() = State::Up { connection, failures: 0 };
-                        strong.connected.fetch_add(1, Ordering::Relaxed);
-                        tracing::info!(redis = %strong.address(), "connected to Redis");
-                        return;
-                    }
-                    Err(error) => {
-                        tracing::debug!(redis = %strong.address(), %error, "no connection to Redis");
-                    }
-                }
-                drop((strong, link));
-                // Full jitter keeps many gateways from coming back in step.
-                let wait = PAUSE.0 + pause.mul_f64(fastrand::f64());
-                tokio::time::sleep_until(clock::deadline(clock::now().after(wait))).await;
-                pause = (pause * 2).min(PAUSE.1);
-            }
-        });
-    }
-
-    async fn open(&self) -> Result<MultiplexedConnection, RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(CONNECT))
-            .set_pipeline_buffer_size(IN_FLIGHT)
-            .set_concurrency_limit(IN_FLIGHT);
-        let mut connection =
-            self.client.get_multiplexed_async_connection_with_config(&config).await?;
-        redis::cmd("PING").exec_async(&mut connection).await?;
-        Ok(connection)
     }
 }
 
-impl Link {
-    fn connection(&self) -> Option<MultiplexedConnection> {
-        match &*self.state.borrow() {
-            State::Up { connection, .. } => Some(connection.clone()),
-            State::Down => None,
+impl Client {
+    fn new(target: &Arc<Target>) -> Rc<Self> {
+        let addresses: Vec<Address> = match &target.servers {
+            Servers::One(address, _) => vec![address.clone()],
+            Servers::Cluster(nodes, _) => nodes.clone(),
+            // Found anew for each connection.
+            Servers::Sentinel { name, .. } => vec![Address::Tcp(name.clone(), 0)],
+        };
+        let client = Rc::new(Self {
+            target: Arc::downgrade(target),
+            named: addresses.into_iter().map(|address| Link::new(target, address)).collect(),
+            others: RefCell::default(),
+            places: places::Held::default(),
+        });
+        let weak = Rc::downgrade(&client);
+        drop(tasks::local(Kind::Upstream, async move {
+            let mut surveyed = Moment::default();
+            while let Some(client) = weak.upgrade() {
+                let Some(target) = client.target.upgrade() else { return };
+                client.tend(&target, &mut surveyed).await;
+                drop((client, target));
+                tokio::time::sleep_until(clock::deadline(clock::now().after(BEAT))).await;
+            }
+        }));
+        client
+    }
+
+    /// What has to be done every second. What concerns the whole process is done by one worker for all.
+    async fn tend(&self, target: &Arc<Target>, surveyed: &mut Moment) {
+        if seat::number() == 0 {
+            let now = clock::now();
+            let due = now.saturating_since(*surveyed) >= SURVEY || *surveyed == Moment::default();
+            let stale = target.stale.swap(false, Ordering::Relaxed);
+            if matches!(target.servers, Servers::Cluster(..)) && (due || stale) {
+                *surveyed = now;
+                self.survey(target).await;
+            }
+            // What was last known is the best there is while Redis is gone.
+            if let Some(Reply::Number(alive)) = target.ask(&target.scripts.beat(&target.own)).await
+            {
+                target.gateways.store(u64::try_from(alive).unwrap_or(1), Ordering::Relaxed);
+            }
+        }
+        self.drop_strangers(target);
+        self.places.renew(target).await;
+    }
+
+    /// Asks the nodes who has what, until one says.
+    async fn survey(&self, target: &Arc<Target>) {
+        let others: Vec<_> = self.others.borrow().values().map(Rc::clone).collect();
+        for link in self.named.iter().chain(&others) {
+            let until = clock::now().after(CONNECT);
+            let asked = link.ask(
+                |out| {
+                    resp::words(2, out);
+                    resp::word(b"CLUSTER", out);
+                    resp::word(b"SLOTS", out);
+                },
+                until,
+                false,
+            );
+            if let Some(Ok(reply)) = asked.await
+                && let Some(slots) = Slots::read(&reply, &link.address)
+            {
+                target.slots.store(Arc::new(slots));
+                return;
+            }
+        }
+        target.stale.store(true, Ordering::Relaxed);
+    }
+
+    /// The way to who has this key.
+    fn link(&self, target: &Arc<Target>, key: &[u8]) -> Option<Rc<Link>> {
+        if let (Servers::Cluster(..), slots) = (&target.servers, target.slots.load())
+            && let Some(node) = slots.node(cluster::slot(key))
+        {
+            return self.node(target, node);
+        }
+        // Of a cluster that is not known yet anybody can say who has it.
+        let up = self.named.iter().find(|link| link.is_up());
+        up.or_else(|| self.named.first()).map(Rc::clone)
+    }
+
+    /// Sends a command whose reply nobody wants, if there is a way to who has its key.
+    fn tell(&self, target: &Target, command: &Command<'_>) {
+        let link = match &target.servers {
+            Servers::Cluster(..) => {
+                let slots = target.slots.load();
+                let Some(node) = slots.node(cluster::slot(command.key)) else { return };
+                let named = self.named.iter().find(|link| link.address == *node).map(Rc::clone);
+                named.or_else(|| self.others.borrow().get(node).map(Rc::clone))
+            }
+            _ => self.named.first().map(Rc::clone),
+        };
+        if let Some(link) = link {
+            target.commands.fetch_add(1, Ordering::Relaxed);
+            link.tell(|out| command.write(false, out));
         }
     }
 
-    /// Counts a command as waiting, unless too many have been waiting for too long.
-    fn asks(self: &Rc<Self>) -> Option<Asked> {
-        let (waiting, now) = (self.waiting.get(), clock::now());
-        if waiting == 0 {
-            self.heard.set(now);
-        } else if waiting >= DOUBTED && now.saturating_since(self.heard.get()) > SILENCE {
+    /// The way to a node of the cluster.
+    fn node(&self, target: &Arc<Target>, node: &Address) -> Option<Rc<Link>> {
+        if let Some(link) = self.named.iter().find(|link| link.address == *node) {
+            return Some(Rc::clone(link));
+        }
+        if !matches!(target.servers, Servers::Cluster(..)) {
             return None;
         }
-        self.waiting.set(waiting + 1);
-        Some(Asked(Rc::clone(self)))
+        let mut others = self.others.borrow_mut();
+        if let Some(link) = others.get(node) {
+            return Some(Rc::clone(link));
+        }
+        if others.len() >= LINKS {
+            return None;
+        }
+        let link = Link::new(target, node.clone());
+        others.insert(node.clone(), Rc::clone(&link));
+        Some(link)
     }
 
-    fn succeeded(&self) {
-        self.heard.set(clock::now());
-        if let State::Up { failures, .. } = &mut *self.state.borrow_mut() {
-            *failures = 0;
-        }
+    /// Closes connections to nodes that have nothing and do not answer.
+    fn drop_strangers(&self, target: &Target) {
+        let slots = target.slots.load();
+        self.others
+            .borrow_mut()
+            .retain(|node, link| link.is_up() || slots.nodes().any(|known| known == node));
     }
+}
+
+/// Connects this worker to the Redis of the snapshot in force, before anybody asks.
+pub(crate) fn attend(target: &Arc<Target>) {
+    drop(target.client());
 }
 
 /// Closes this worker's connections to targets that are gone with the last snapshot that named them.
 pub(crate) fn sweep() {
-    LINKS.with_borrow_mut(|links| links.retain(|_, link| link.target.strong_count() > 0));
+    CLIENTS.with_borrow_mut(|clients| {
+        clients.retain(|_, client| client.target.strong_count() > 0);
+    });
 }
 
-/// A command without an answer.
-struct Asked(Rc<Link>);
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        self.0.waiting.set(self.0.waiting.get().saturating_sub(1));
-    }
-}
-
-/// The key in Redis: a digest, so that no identity of a caller can be read there. The braces keep a
+/// A key in Redis: a digest, so that no identity of a caller can be read there. The braces keep a
 /// counter on one node of a cluster.
-fn name(rules: &Rules<'_>, limit: &str, key: &[u8]) -> String {
+type Name = [u8; 43];
+
+fn name(letter: u8, limit: &str, key: &[u8]) -> Name {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(limit.as_bytes());
     context.update(&[0]);
     context.update(key);
     let digest = context.finish();
-    let hex: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    format!("sluice:{}:{{{hex}}}", rules.letter())
+    let mut name = *b"sluice:?:{00000000000000000000000000000000}";
+    if let Some(place) = name.get_mut(7) {
+        *place = letter;
+    }
+    if let (Some(hex), Some(half)) = (name.get_mut(10..42), digest.as_ref().get(..16)) {
+        write_hex(half, hex);
+    }
+    name
 }

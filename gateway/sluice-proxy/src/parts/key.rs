@@ -84,7 +84,8 @@ pub(crate) fn parts(
             None if word == "route" && matches!(used, Use::Limit(_)) => Some(Part::Route),
             None => Mini::parse(word, env).map(Part::Mini),
             Some(("claim", name)) if !name.is_empty() => Some(Part::Claim(name.to_owned())),
-            Some(("header", name)) => HeaderName::try_from(name).ok().map(Part::Header),
+            // A key that nobody has looked up proves nothing.
+            Some(("header" | "api_key", name)) => HeaderName::try_from(name).ok().map(Part::Header),
             Some(("cookie", name)) if is_token(name) => Some(Part::Cookie(name.to_owned())),
             Some(("capture", name)) => match position(captures, name) {
                 Some(at) => Some(Part::Capture(at)),
@@ -97,8 +98,8 @@ pub(crate) fn parts(
         };
         let Some(part) = part else {
             env.problems.error(at, format!("`{word}` is not a {what} key")).help(format!(
-                "write {words}app, platform, env, version, claim:NAME, header:NAME, cookie:NAME or capture:NAME, \
-                 joined by +"
+                "write {words}app, platform, env, version, claim:NAME, api_key:HEADER, header:NAME, cookie:NAME or \
+                 capture:NAME, joined by +"
             ));
             return None;
         };
@@ -197,6 +198,13 @@ pub(crate) struct Key(smallvec::SmallVec<[u8; 64]>);
 impl Key {
     pub(crate) fn as_slice(&self) -> &[u8] {
         self.0.as_slice()
+    }
+
+    /// The same as one of several, apart from the others.
+    pub(crate) fn of(mut self, choice: usize) -> Self {
+        self.0.extend_from_slice(b"|");
+        self.0.extend_from_slice(&choice.to_be_bytes());
+        self
     }
 
     /// The same on every instance and after every restart.

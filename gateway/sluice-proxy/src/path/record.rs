@@ -116,6 +116,7 @@ impl Record {
     fn settle(&mut self, end: End, now: Moment) {
         self.in_flight = None;
         self.places = [None, None, None];
+        self.cx.holds.clear();
         let Some(lease) = self.lease.take() else { return };
         match end {
             End::Complete if self.unusable => lease.discard(Close::Unusable),

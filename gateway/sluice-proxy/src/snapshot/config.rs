@@ -14,8 +14,8 @@ use crate::base::yaml::{Node, Place, nearest, read};
 use crate::parts::filters::Declared;
 use crate::parts::profile::{Profile, signature};
 use crate::parts::{
-    apps, breaker, bulkhead, caller, listener, overload, proxies, repeats, routing, upstream,
-    websocket,
+    apps, breaker, bulkhead, caller, listener, overload, proxies, redis, repeats, routing,
+    upstream, websocket,
 };
 
 /// The route table. Unknown keys are refused; keys that begin with `x-` are free for anchors.
@@ -69,7 +69,7 @@ pub(crate) struct Config {
     pub(crate) resolver: upstream::discovery::Config,
     /// The Redis that gateways share.
     #[serde(default)]
-    pub(crate) redis: Redis,
+    pub(crate) redis: redis::Config,
     /// What the gateway takes on at most.
     #[serde(default)]
     pub(crate) overload: overload::Config,
@@ -145,14 +145,6 @@ impl Default for AccessLog {
 pub(crate) struct Errors {
     /// Shape of the body.
     pub(crate) envelope: Envelope,
-}
-
-/// The Redis that gateways share.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Redis {
-    /// `redis://[user:password@]host[:port][/db]`; empty: limits are counted in this process.
-    pub(crate) url: Secret,
 }
 
 /// How the gateway stops on SIGTERM.
@@ -318,7 +310,7 @@ impl Config {
             identity_signature: sections.read("identity_signature", || None),
             forwarded_header: sections.read("forwarded_header", || false),
             resolver: sections.read("resolver", upstream::discovery::Config::default),
-            redis: sections.read("redis", Redis::default),
+            redis: sections.read("redis", redis::Config::default),
             overload: sections.read("overload", overload::Config::default),
             shutdown: sections.read("shutdown", Shutdown::default),
             allow_shrink: sections.read("allow_shrink", || false),

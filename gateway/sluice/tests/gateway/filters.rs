@@ -2,6 +2,7 @@
 
 mod algorithms;
 mod carriers;
+mod concurrency;
 mod cors;
 mod forgeries;
 mod jwks;

@@ -120,9 +120,9 @@ async fn a_listener_may_be_renamed_and_two_may_change_places() {
 async fn a_redis_that_left_the_config_is_let_go() {
     let redis = Redis::start().await;
     let rest = "\nroutes: [ { id: r, match: { path: / }, filters: [ { rate_limit: { limit: 9, per: 1h } }, { respond: {} } ] } ]\n";
-    let gateway = Gateway::start(&format!("redis: {{ url: \"{}\" }}{rest}", redis.url())).await;
     let clients = async || redis.command(&["CLIENT", "LIST"]).await.matches("addr=127").count();
     let alone = clients().await;
+    let gateway = Gateway::start(&format!("redis: {{ url: \"{}\" }}{rest}", redis.url())).await;
     eventually("a connection to Redis", async || {
         gateway.get("/").await;
         clients().await > alone

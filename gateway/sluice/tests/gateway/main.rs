@@ -50,6 +50,8 @@ mod policy;
 mod privacy;
 mod proxy_protocol;
 mod redis;
+mod redis_cluster;
+mod redis_faults;
 mod regressions;
 mod reload;
 mod replace;

@@ -26,8 +26,6 @@ async fn start(redis: &Redis, filter: &str) -> Gateway {
         Setup { env: vec![("REDIS_URL", redis.url())], workers: Some(1), ..Setup::default() },
     )
     .await;
-    // The first call of a worker finds no connection yet and makes it ask for one.
-    gateway.get("/limited").await;
     eventually("the connection to Redis", async || {
         gateway.metric("sluice_redis_connections").await > 0.5
     })
@@ -35,6 +33,7 @@ async fn start(redis: &Redis, filter: &str) -> Gateway {
     gateway
 }
 
+/// Shows L-01.
 #[tokio::test]
 async fn gateways_share_one_limit() {
     let redis = Redis::start().await;
@@ -54,6 +53,7 @@ async fn gateways_share_one_limit() {
     assert_eq!(admitted, 20, "the limit holds over both gateways, and refusals are not counted");
 }
 
+/// Shows X-01.
 #[tokio::test]
 async fn a_dead_redis_costs_no_request_and_limits_go_on_here() {
     let redis = Redis::start().await;
@@ -76,6 +76,7 @@ async fn a_dead_redis_costs_no_request_and_limits_go_on_here() {
     .await;
 }
 
+/// Shows X-02.
 #[tokio::test]
 async fn a_hung_redis_delays_few_requests_and_not_for_long() {
     let redis = Redis::start().await;
@@ -97,6 +98,7 @@ async fn a_hung_redis_delays_few_requests_and_not_for_long() {
 }
 
 /// A network between the gateway and a Redis that is well: slow, silent, wrong, cut.
+/// Shows X-03, X-06.
 #[tokio::test]
 async fn a_bad_network_towards_redis_costs_no_request() {
     let redis = Redis::start().await;
@@ -151,6 +153,7 @@ async fn what_happens_without_redis_is_the_operators_choice() {
     }
 }
 
+/// Shows X-04.
 #[tokio::test]
 async fn a_restarted_redis_without_scripts_is_no_error() {
     let redis = Redis::start().await;
@@ -170,6 +173,7 @@ async fn a_restarted_redis_without_scripts_is_no_error() {
     }
 }
 
+/// Shows L-04, L-11.
 #[tokio::test]
 async fn keys_in_redis_expire_and_tell_nothing() {
     let redis = Redis::start().await;
@@ -196,6 +200,7 @@ async fn keys_in_redis_expire_and_tell_nothing() {
 
 /// A script that is passed around (a sorted set whose members are times in whole seconds) takes all calls of
 /// a second for one. Ours is asked beside it, through a gateway.
+/// Shows L-10.
 #[tokio::test]
 async fn a_window_of_times_in_a_set_admits_everything_and_ours_its_limit() {
     const SET: &str = "local key, now, window = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -225,6 +230,7 @@ async fn a_window_of_times_in_a_set_admits_everything_and_ours_its_limit() {
     assert!(commands < 500.0, "{commands} commands for 2000 calls");
 }
 
+/// Shows X-08.
 #[tokio::test]
 async fn a_key_that_holds_something_else_is_made_anew() {
     let redis = Redis::start().await;
@@ -275,6 +281,7 @@ async fn without_redis_each_gateway_has_its_share() {
     }
 }
 
+/// Shows X-02, X-12.
 #[tokio::test]
 async fn a_hung_redis_is_waited_for_by_few_of_many_at_once() {
     let redis = Redis::start().await;

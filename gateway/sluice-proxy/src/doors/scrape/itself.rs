@@ -6,7 +6,8 @@ use prometheus::proto::MetricFamily;
 
 use super::Shared;
 use crate::base::deadline;
-use crate::lasting::redis::Target;
+use crate::lasting::decisions::{Decisions, Mode};
+use crate::lasting::redis::{Target, Why};
 use crate::lasting::tasks::{self, Kind as TaskKind};
 use crate::lasting::telemetry::families::Family;
 use crate::lasting::telemetry::journal;
@@ -20,6 +21,7 @@ pub(super) fn process(shared: &Shared, out: &mut Vec<MetricFamily>) {
     let mut limits = Family::gauge("sluice_ratelimit_keys", "Keys held by limits in this process.");
     limits.add(&[], crate::lasting::limits::keys(&shared.workshop.retained));
     limits.done(out);
+    decisions(shared, out);
     redis(shared, out);
     let mut build = Family::gauge("sluice_build_info", "The gateway.");
     build.add(&[("version", env!("CARGO_PKG_VERSION"))], 1);
@@ -50,17 +52,51 @@ pub(super) fn process(shared: &Shared, out: &mut Vec<MetricFamily>) {
     }
 }
 
+fn decisions(shared: &Shared, out: &mut Vec<MetricFamily>) {
+    let mut decided = Family::counter(
+        "sluice_ratelimit_decisions_total",
+        "Calls that limits admitted and refused, by where they were counted.",
+    );
+    for decisions in shared.workshop.retained.all::<Decisions>() {
+        for mode in Mode::ALL {
+            for (decision, admitted) in [("admitted", true), ("refused", false)] {
+                let count = decisions.sum(mode, admitted);
+                if count > 0 {
+                    let limit = decisions.limit.as_str();
+                    let labels =
+                        [("limit", limit), ("mode", mode.as_str()), ("decision", decision)];
+                    decided.add(&labels, count);
+                }
+            }
+        }
+    }
+    decided.done(out);
+}
+
 fn redis(shared: &Shared, out: &mut Vec<MetricFamily>) {
-    let mut up = Family::gauge("sluice_redis_connections", "Workers with a Redis that answers.");
+    let mut up = Family::gauge(
+        "sluice_redis_connections",
+        "Connections to Redis that answer, of all workers.",
+    );
     let mut commands = Family::counter("sluice_redis_commands_total", "Commands sent to Redis.");
     let mut errors =
         Family::counter("sluice_redis_errors_total", "Commands that failed or took too long.");
+    let mut connects = Family::counter(
+        "sluice_redis_connect_errors_total",
+        "Connections to Redis that could not be made, or are over.",
+    );
+    let mut gateways = Family::gauge("sluice_redis_gateways", "Gateways that share this Redis.");
     for target in shared.workshop.retained.all::<Target>() {
         let address = target.address();
         let labels = [("redis", address.as_str())];
         up.add(&labels, target.connected.load(Ordering::Relaxed) as u64);
         commands.add(&labels, target.commands.load(Ordering::Relaxed));
-        errors.add(&labels, target.errors.load(Ordering::Relaxed));
+        gateways.add(&labels, target.gateways());
+        for why in Why::ALL {
+            let labels = [("redis", address.as_str()), ("kind", why.as_str())];
+            errors.add(&labels, target.failures.count(why));
+            connects.add(&labels, target.connect_failures.count(why));
+        }
     }
-    [up, commands, errors].into_iter().for_each(|family| family.done(out));
+    [up, commands, errors, connects, gateways].into_iter().for_each(|family| family.done(out));
 }

@@ -4,11 +4,14 @@
 
 use std::time::Duration;
 
-use redis::{Script, ScriptInvocation};
+use aws_lc_rs::digest;
 use sluice_engine::moment::Moment;
 use sluice_engine::quota::Period;
 use sluice_engine::window::{self, Verdict};
 use sluice_engine::{bucket, quota};
+use smallvec::{SmallVec, smallvec};
+
+use super::resp::{self, Reply};
 
 /// What is counted, and how.
 #[derive(Debug, Clone, Copy)]
@@ -19,8 +22,34 @@ pub(crate) enum Rules<'a> {
     Quota(&'a quota::Rules),
 }
 
-/// What a script says: whether it was admitted, Redis's time in microseconds, and what it held before.
-pub(super) type Answer = (u8, u64, Vec<u64>);
+/// What is asked for with a count.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Order {
+    /// Calls wanted; as many are granted as fit.
+    pub(crate) calls: u64,
+    /// Calls that were granted before and not made, and the lot they came from.
+    pub(crate) back: u64,
+    pub(crate) lot: u64,
+}
+
+/// What a count came to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Granted {
+    pub(crate) verdict: Verdict,
+    /// Calls that were admitted, of those that were asked for.
+    pub(crate) calls: u64,
+    /// How long these calls may be made without being counted at another time.
+    pub(crate) fresh: Duration,
+    /// The bucket or the period they were counted in.
+    pub(crate) lot: u64,
+}
+
+/// A script, and the name under which a server keeps it.
+pub(super) struct Script {
+    source: &'static str,
+    /// `EVALSHA`, the name and the number of keys, as they are sent.
+    by_name: Vec<u8>,
+}
 
 pub(super) struct Scripts {
     window: Script,
@@ -28,10 +57,46 @@ pub(super) struct Scripts {
     bucket: Script,
     quota: Script,
     beat: Script,
+    enter: Script,
+    renew: Script,
+}
+
+/// A word after the key.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Word<'a> {
+    Number(u64),
+    Signed(i64),
+    Text(&'a [u8]),
+}
+
+/// A script to be run, or a plain command, over one key.
+pub(super) struct Command<'a> {
+    what: What<'a>,
+    pub(super) key: &'a [u8],
+    words: SmallVec<[Word<'a>; 6]>,
+}
+
+enum What<'a> {
+    Script(&'a Script),
+    Plain(&'static [u8]),
 }
 
 /// The set of gateways that are alive.
-const GATEWAYS: &str = "sluice:gateways";
+const GATEWAYS: &[u8] = b"sluice:gateways";
+
+impl Script {
+    fn new(source: &'static str) -> Self {
+        // The name under which Redis keeps a script is its SHA-1; nothing here relies on its strength.
+        let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, source.as_bytes());
+        let mut name = [0; 40];
+        sluice_engine::trace::write_hex(digest.as_ref(), &mut name);
+        let mut by_name = Vec::new();
+        for word in [&b"EVALSHA"[..], &name, b"1"] {
+            resp::word(word, &mut by_name);
+        }
+        Self { source, by_name }
+    }
+}
 
 impl Scripts {
     pub(super) fn new() -> Self {
@@ -41,48 +106,118 @@ impl Scripts {
             bucket: Script::new(include_str!("bucket.lua")),
             quota: Script::new(include_str!("quota.lua")),
             beat: Script::new(include_str!("beat.lua")),
+            enter: Script::new(include_str!("enter.lua")),
+            renew: Script::new(include_str!("renew.lua")),
         }
     }
 
-    pub(super) fn call(&self, rules: &Rules<'_>, key: String, cost: u64) -> ScriptInvocation<'_> {
-        let script = match rules {
-            Rules::Window(_) => &self.window,
-            Rules::Exact(_) => &self.exact,
-            Rules::Bucket(_) => &self.bucket,
-            Rules::Quota(_) => &self.quota,
-        };
-        let mut call = script.prepare_invoke();
-        call.key(key).arg(cost);
-        match rules {
-            Rules::Window(rules) | Rules::Exact(rules) => {
-                call.arg(rules.limit).arg(micros(rules.per));
+    pub(super) fn sources(&self) -> impl Iterator<Item = &'static str> {
+        let Self { window, exact, bucket, quota, beat, enter, renew } = self;
+        [window, exact, bucket, quota, beat, enter, renew].map(|script| script.source).into_iter()
+    }
+
+    pub(super) fn count<'a>(
+        &'a self,
+        rules: &Rules<'_>,
+        key: &'a [u8],
+        order: Order,
+    ) -> Command<'a> {
+        use Word::{Number, Signed};
+        let (calls, back, lot) = (Number(order.calls), Number(order.back), Number(order.lot));
+        let (script, words) = match rules {
+            Rules::Window(rules) => {
+                let (limit, per) = (Number(rules.limit), Number(micros(rules.per)));
+                (&self.window, smallvec![calls, limit, per, back, lot])
+            }
+            Rules::Exact(rules) => {
+                (&self.exact, smallvec![calls, Number(rules.limit), Number(micros(rules.per))])
             }
             Rules::Bucket(rules) => {
-                call.arg(rules.limit).arg(micros(rules.per)).arg(most(rules));
+                let (limit, per) = (Number(rules.limit), Number(micros(rules.per)));
+                (&self.bucket, smallvec![calls, limit, per, Number(most(rules)), back])
             }
             Rules::Quota(rules) => {
-                let period = if rules.period == Period::Day { "day" } else { "month" };
-                call.arg(rules.limit).arg(period).arg(rules.offset);
+                let month = u64::from(rules.period == Period::Month);
+                let (limit, month) = (Number(rules.limit), Number(month));
+                (&self.quota, smallvec![calls, limit, month, Signed(rules.offset), back, lot])
             }
-        }
-        call
+        };
+        Command { what: What::Script(script), key, words }
     }
 
-    pub(super) fn beat(&self, own: &str) -> ScriptInvocation<'_> {
-        let mut call = self.beat.prepare_invoke();
-        call.key(GATEWAYS).arg(own);
-        call
+    pub(super) fn beat<'a>(&'a self, own: &'a str) -> Command<'a> {
+        let words = smallvec![Word::Text(own.as_bytes())];
+        Command { what: What::Script(&self.beat), key: GATEWAYS, words }
+    }
+
+    /// Asks for a place among `limit`, under a name, for as long as `lease`.
+    pub(super) fn enter<'a>(
+        &'a self,
+        key: &'a [u8],
+        name: &'a [u8],
+        limit: u64,
+        lease: Duration,
+    ) -> Command<'a> {
+        let words = smallvec![Word::Number(limit), Word::Number(micros(lease)), Word::Text(name)];
+        Command { what: What::Script(&self.enter), key, words }
+    }
+
+    /// Keeps places for as long as `lease` from now on.
+    pub(super) fn renew<'a>(
+        &'a self,
+        key: &'a [u8],
+        names: impl Iterator<Item = &'a [u8]>,
+        lease: Duration,
+    ) -> Command<'a> {
+        let words = std::iter::once(Word::Number(micros(lease))).chain(names.map(Word::Text));
+        Command { what: What::Script(&self.renew), key, words: words.collect() }
+    }
+}
+
+impl<'a> Command<'a> {
+    /// Gives a place back.
+    pub(super) fn leave(key: &'a [u8], name: &'a [u8]) -> Self {
+        Command { what: What::Plain(b"ZREM"), key, words: smallvec![Word::Text(name)] }
+    }
+
+    /// Appends the command; a script as a whole if `whole`, else by its name.
+    pub(super) fn write(&self, whole: bool, out: &mut Vec<u8>) {
+        match &self.what {
+            What::Plain(name) => {
+                resp::words(2 + self.words.len(), out);
+                resp::word(name, out);
+            }
+            What::Script(script) => {
+                resp::words(4 + self.words.len(), out);
+                if whole {
+                    let head = [&b"EVAL"[..], script.source.as_bytes(), b"1"];
+                    head.iter().for_each(|word| resp::word(word, out));
+                } else {
+                    out.extend_from_slice(&script.by_name);
+                }
+            }
+        }
+        resp::word(self.key, out);
+        for word in &self.words {
+            match word {
+                Word::Number(number) => resp::number(*number, out),
+                Word::Signed(number) => {
+                    resp::word(itoa::Buffer::new().format(*number).as_bytes(), out);
+                }
+                Word::Text(text) => resp::word(text, out),
+            }
+        }
     }
 }
 
 impl Rules<'_> {
     /// Tells counters of different kinds apart.
-    pub(super) fn letter(&self) -> char {
+    pub(super) fn letter(&self) -> u8 {
         match self {
-            Self::Window(_) => 'w',
-            Self::Exact(_) => 'x',
-            Self::Bucket(_) => 'b',
-            Self::Quota(_) => 'q',
+            Self::Window(_) => b'w',
+            Self::Exact(_) => b'x',
+            Self::Bucket(_) => b'b',
+            Self::Quota(_) => b'q',
         }
     }
 }
@@ -95,17 +230,24 @@ pub(crate) fn most(rules: &bucket::Rules) -> u64 {
     u64::try_from(u128::from(rules.burst.max(1)) * unit + queue).unwrap_or(u64::MAX)
 }
 
-/// The engine's arithmetic over what Redis held.
-pub(super) fn verdict(answer: &Answer, rules: &Rules<'_>, cost: u64) -> Verdict {
-    let (admitted, now, held) = answer;
-    let (admitted, at) = (*admitted == 1, Moment::from_nanos(now.saturating_mul(1000)));
-    let held = |index: usize| held.get(index).copied().unwrap_or(0);
+/// The engine's arithmetic over what Redis held: how many it admitted, its time in microseconds, and what
+/// the script says of before.
+pub(super) fn granted(reply: &Reply, rules: &Rules<'_>) -> Option<Granted> {
+    let told = |index: usize| reply.items().get(index).and_then(Reply::number);
+    let (calls, now) = (told(0)?, told(1)?);
+    let held = |index: usize| told(index + 2).unwrap_or(0);
+    let (admitted, at) = (calls > 0, Moment::from_nanos(now.saturating_mul(1000)));
+    let cost = calls.max(1);
+    let (mut fresh, mut lot) = (Duration::MAX, 0);
     let mut verdict = match rules {
         Rules::Window(rules) => {
             let (index, previous, current) = (held(0), held(1), held(2));
-            window::Counter { index, previous, current }.hit(rules, at, cost)
+            let verdict = window::Counter { index, previous, current }.hit(rules, at, cost);
+            // A call counts for its bucket, so it has to be made in it.
+            (fresh, lot) = (verdict.reset_after, index);
+            verdict
         }
-        Rules::Exact(rules) => exact(rules, admitted, *now, [held(0), held(1), held(2)]),
+        Rules::Exact(rules) => exact(rules, admitted, now, [held(0), held(1), held(2)]),
         Rules::Bucket(rules) => {
             // In nanoseconds, like the engine's own.
             let level = u128::from(held(0)) * 1000;
@@ -114,7 +256,9 @@ pub(super) fn verdict(answer: &Answer, rules: &Rules<'_>, cost: u64) -> Verdict 
         Rules::Quota(rules) => {
             let period = i64::try_from(held(0)).unwrap_or(i64::MAX);
             let unix = i64::try_from(now / 1_000_000).unwrap_or(i64::MAX);
-            quota::Used { period, units: held(1) }.hit(rules, unix, cost)
+            let verdict = quota::Used { period, units: held(1) }.hit(rules, unix, cost);
+            (fresh, lot) = (verdict.reset_after, held(0));
+            verdict
         }
     };
     if verdict.admitted != admitted {
@@ -122,7 +266,7 @@ pub(super) fn verdict(answer: &Answer, rules: &Rules<'_>, cost: u64) -> Verdict 
         verdict.admitted = admitted;
         verdict.retry_after = if admitted { Duration::ZERO } else { Duration::from_millis(1) };
     }
-    verdict
+    Some(Granted { verdict, calls, fresh, lot })
 }
 
 /// The log itself stays in Redis; it says how long it is, and the two moments that matter.

@@ -2,9 +2,9 @@
 -- first. Each call drops a few that have grown old and looks at one, so it is O(1); the list holds at most
 -- `limit` times and expires; a refused call writes nothing new; a key that holds something else is made
 -- anew.
--- KEYS[1] the log; ARGV cost (always 1), limit, width in microseconds.
--- Returns {admitted, now, {calls held before this one, the time of the one that has to grow old first, of
--- the newest}}.
+-- KEYS[1] the log; ARGV calls wanted (always 1), limit, width in microseconds.
+-- Returns {admitted; now; calls held before this one, the time of the one that has to grow old first, of
+-- the newest}.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local limit, width = tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -25,10 +25,10 @@ if held >= limit then
   -- Of those held, the limit-th newest has to be old.
   local barrier = tonumber(redis.call('LINDEX', KEYS[1], limit - 1))
   if barrier + width > now then
-    return {0, now, {held, barrier, newest}}
+    return {0, now, held, barrier, newest}
   end
 end
 redis.call('LPUSH', KEYS[1], string.format('%.0f', now))
 redis.call('LTRIM', KEYS[1], 0, limit - 1)
 redis.call('PEXPIRE', KEYS[1], math.ceil(width / 1000))
-return {1, now, {math.min(held, limit - 1), now, now}}
+return {1, now, math.min(held, limit - 1), now, now}

@@ -1,15 +1,16 @@
 -- The quota of the engine's `quota`, shared: what was used in a period of the calendar, by Redis's own
 -- clock. O(1); the key expires with its period; a refused call writes nothing; a key that holds something
 -- else is made anew. The calendar's arithmetic is the engine's.
--- KEYS[1] the count; ARGV cost, limit, `day` or `month`, seconds east of UTC.
--- Returns {admitted, now, {period, used before this call}}.
+-- KEYS[1] the count; ARGV calls wanted, limit, 0 for days or 1 for months, seconds east of UTC,
+-- calls given back, and the period they were counted in.
+-- Returns {calls admitted, as many as fit; now; period, used before them}.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local cost, limit, offset = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
+local wanted, limit, offset = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 local seconds = tonumber(time[1]) + offset
 local day = math.floor(seconds / 86400)
 local period, ends = day, (day + 1) * 86400
-if ARGV[3] == 'month' then
+if ARGV[3] == '1' then
   local shifted = day + 719468
   local era = math.floor(shifted / 146097)
   local of_era = shifted - era * 146097
@@ -31,9 +32,15 @@ if last < period then
 else
   period = last
 end
-if used + cost > limit then
-  return {0, now, {period, used}}
+local back = tonumber(ARGV[5])
+if back > 0 and tonumber(ARGV[6]) == period then
+  used = math.max(0, used - back)
 end
-redis.call('HSET', KEYS[1], 'p', period, 'u', used + cost)
+local calls = math.min(wanted, limit - used)
+if calls < 1 and back == 0 then
+  return {0, now, period, used}
+end
+calls = math.max(0, calls)
+redis.call('HSET', KEYS[1], 'p', period, 'u', used + calls)
 redis.call('EXPIRE', KEYS[1], math.max(1, ends - seconds + 60))
-return {1, now, {period, used}}
+return {calls, now, period, used}

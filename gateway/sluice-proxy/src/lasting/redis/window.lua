@@ -1,11 +1,12 @@
 -- The sliding window of the engine's `window`, shared: two buckets, in microseconds of Redis's own
 -- clock, so that gateways need not agree about the time. O(1); the key expires by itself; a refused
--- call writes nothing; a key that holds something else is made anew.
--- KEYS[1] the counter; ARGV cost, limit, width in microseconds.
--- Returns {admitted, now, {bucket, previous, current before this call}}.
+-- call counts for nothing; a key that holds something else is made anew.
+-- KEYS[1] the counter; ARGV calls wanted, limit, width in microseconds, calls given back, and the bucket
+-- they were counted in.
+-- Returns {calls admitted, as many as fit; now; bucket, previous, current before them}.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local cost, limit, width = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local wanted, limit, width = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local bucket = math.floor(now / width)
 local held = redis.pcall('HMGET', KEYS[1], 'b', 'p', 'c')
 if held.err then
@@ -19,10 +20,18 @@ if last == bucket - 1 then
 elseif last ~= bucket then
   previous, current = 0, 0
 end
-local left = width - (now - bucket * width)
-if previous * left + (current + cost) * width > limit * width then
-  return {0, now, {bucket, previous, current}}
+local back = tonumber(ARGV[4])
+if back > 0 and tonumber(ARGV[5]) == bucket then
+  current = math.max(0, current - back)
+elseif back > 0 and tonumber(ARGV[5]) == bucket - 1 then
+  previous = math.max(0, previous - back)
 end
-redis.call('HSET', KEYS[1], 'b', bucket, 'p', previous, 'c', current + cost)
+local left = width - (now - bucket * width)
+local calls = math.min(wanted, limit - current - math.ceil(previous * left / width))
+if calls < 1 and back == 0 then
+  return {0, now, bucket, previous, current}
+end
+calls = math.max(0, calls)
+redis.call('HSET', KEYS[1], 'b', bucket, 'p', previous, 'c', current + calls)
 redis.call('PEXPIRE', KEYS[1], math.ceil(width * 2 / 1000))
-return {1, now, {bucket, previous, current}}
+return {calls, now, bucket, previous, current}

@@ -18,14 +18,19 @@ use crate::base::clock;
 use crate::base::cx::{Cx, LimitState};
 use crate::base::fault::Fault;
 use crate::base::respond::whole_seconds;
-use crate::parts::key::{self, Part};
+use crate::parts::key;
 
+mod choice;
 mod config;
 mod counter;
+mod near;
+mod rules;
 mod told;
 
+use choice::Choice;
 pub(crate) use config::Config;
-use counter::{Counted, Counter, Rules};
+use counter::{Counted, Counter};
+use rules::Rules;
 
 static LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 static REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
@@ -37,7 +42,8 @@ pub(crate) struct RateLimit {
     tiers: Option<Tiers>,
     /// For a key that callers choose: what one address may do whatever it says.
     address: Option<Rules>,
-    parts: Vec<Part>,
+    /// The first that a call has whole is counted.
+    keys: Vec<Choice>,
     counter: Counter,
     guard: bool,
 }
@@ -53,7 +59,7 @@ impl std::fmt::Debug for RateLimit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RateLimit")
             .field("rules", &self.rules)
-            .field("parts", &self.parts)
+            .field("keys", &self.keys)
             .finish_non_exhaustive()
     }
 }
@@ -74,20 +80,21 @@ impl RateLimit {
     }
 
     /// Follows what a count came to: passes, waits, or refuses.
-    async fn obey(&self, counted: &Counted, rules: &Rules, cx: &mut Cx) -> Result<(), Fault> {
-        let verdict = &counted.verdict;
+    async fn obey(&self, counted: Counted, rules: &Rules, cx: &mut Cx) -> Result<(), Fault> {
+        let Counted { verdict, mode, held } = counted;
+        cx.holds.extend(held);
         let state = LimitState {
             limit: rules.limit(),
             remaining: verdict.remaining,
             reset: verdict.reset_after,
-            mode: counted.mode,
+            mode: self.counter.is_shared().then(|| mode.as_str()),
         };
         // Of several limits the client is told the one it will meet first.
         if cx.limit.is_none_or(|known| state.remaining < known.remaining || !verdict.admitted) {
             cx.limit = Some(state);
         }
         if !verdict.admitted {
-            told::refusal(self.counter.name(), rules, cx);
+            told::refusal(self.counter.name(), rules, mode, cx);
             cx.retry_after = Some(verdict.retry_after.max(Duration::from_secs(1)));
             return Err(Fault::RateLimited);
         }
@@ -101,16 +108,16 @@ impl RateLimit {
 
 impl Hooks for RateLimit {
     async fn on_request(&self, cx: &mut Cx, head: &mut Parts) -> Result<Flow, Fault> {
-        if let Some(rules) = &self.address {
+        let (key, unproven) = choice::key(&self.keys, cx, head);
+        if let Some(rules) = self.address.as_ref().filter(|_| unproven) {
             let key = key::address(cx);
             if let Some(counted) = self.counter.count(key.as_slice(), rules).await? {
-                self.obey(&counted, rules, cx).await?;
+                self.obey(counted, rules, cx).await?;
             }
         }
         let rules = self.rules(cx);
-        let key = key::key(&self.parts, cx, head);
         if let Some(counted) = self.counter.count(key.as_slice(), rules).await? {
-            self.obey(&counted, rules, cx).await?;
+            self.obey(counted, rules, cx).await?;
         }
         Ok(Flow::Next)
     }

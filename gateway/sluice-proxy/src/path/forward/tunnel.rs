@@ -27,7 +27,8 @@ const BUFFER: usize = 16 * 1024;
 const LINGER: Duration = Duration::from_secs(10);
 
 /// Starts the tunnel that the answer promises. It keeps its connection's place among the listener's and
-/// among the endpoint's connections, so that their limits hold for tunnels too.
+/// among the endpoint's connections and in limits of requests in progress, so that these hold for tunnels
+/// too.
 pub(super) fn switch(record: &mut Record, head: Parts) -> Result<Response<Body>, Fault> {
     let client = record.upgrade.take().ok_or(Fault::UnexpectedUpgrade)?;
     let route = record.route.and_then(|index| record.view.routes.get(index));
@@ -36,6 +37,7 @@ pub(super) fn switch(record: &mut Record, head: Parts) -> Result<Response<Body>,
     let lease = record.lease.take().and_then(Lease::into_tunnel);
     let (service, read, permit) = lease.ok_or(Fault::UnexpectedUpgrade)?;
     let in_flight = record.in_flight.take();
+    let holds = std::mem::take(&mut record.cx.holds);
     let peer = Rc::clone(&record.cx.peer);
     let shard = std::sync::Arc::clone(&record.worker.shard);
     shard.tunnels_opened.add(1);
@@ -44,7 +46,7 @@ pub(super) fn switch(record: &mut Record, head: Parts) -> Result<Response<Body>,
             tracing::debug!(%error, "tunnel ended");
         }
         shard.tunnels_closed.add(1);
-        drop((in_flight, permit, peer));
+        drop((in_flight, holds, permit, peer));
     });
     Ok(Response::from_parts(head, Body::empty()))
 }

@@ -15,7 +15,6 @@ use crate::lasting::redis::Target;
 use crate::lasting::resolver::Names;
 use crate::lasting::telemetry::access::Output;
 use crate::lasting::telemetry::privacy;
-use crate::parts::env::digest;
 use crate::parts::filters::Declared;
 use crate::parts::overload::Overload;
 use crate::parts::upstream::discovery;
@@ -73,7 +72,7 @@ impl Compiler<'_> {
         }
         let overload = config.overload.build(&at.field("overload"), &mut self.env);
         self.admin(&at.field("admin").field("address"));
-        self.redis(&at.field("redis").field("url"));
+        config.redis.build(&at.field("redis"), &mut self.env);
         self.shutdown(&at.field("shutdown"));
         let access_log = match config.access_log.output.as_str() {
             "off" => None,
@@ -152,28 +151,6 @@ impl Compiler<'_> {
             self.env.problems.error(at, "the admin address must be a loopback address").help(
                 "write 127.0.0.1:9901; let Prometheus reach it through an agent on this host",
             );
-        }
-    }
-
-    /// Understands the address of the Redis, for the filters that are compiled after this. Whether it
-    /// is there is not asked: limits work without it, and it may come later.
-    fn redis(&mut self, at: &Place<'_>) {
-        let url = self.config.redis.url.expose();
-        if url.is_empty() {
-            return;
-        }
-        match Target::new(url) {
-            Ok(target) => {
-                let name = format!("redis {}", digest(url.as_bytes()));
-                self.env.redis = Some(self.env.retained.cell(&name, || target));
-            }
-            Err(_) => {
-                // The library's message would quote the address, and with it the password.
-                self.env
-                    .problems
-                    .error(at, "this is not the address of a Redis")
-                    .help("write redis://host:6379 or redis://user:password@host:6379/0");
-            }
         }
     }
 

@@ -36,8 +36,6 @@ async fn start(filter: &str, key: &Key, redis: Option<&Redis>) -> Gateway {
     let setup = Setup { env, files, workers: Some(1), ..Setup::default() };
     let gateway = Gateway::start_with(&config(filter), setup).await;
     if redis.is_some() {
-        // The first call of a worker finds no connection yet and makes it ask for one.
-        gateway.get("/limited").await;
         eventually("the connection to Redis", async || {
             gateway.metric("sluice_redis_connections").await > 0.5
         })
@@ -119,6 +117,7 @@ async fn a_quota_tells_when_its_period_ends() {
     .await;
 }
 
+/// Shows L-02.
 #[tokio::test]
 async fn an_exact_window_is_never_over_its_limit() {
     let filter = "{ limit: 20, per: 1s, exact: true, key: route }";
@@ -229,6 +228,7 @@ async fn a_tier_is_only_what_a_token_proves() {
     assert_eq!(number(&answer, "ratelimit-limit"), 100);
 }
 
+/// Shows L-06, L-09.
 #[tokio::test]
 async fn numbers_change_with_a_reload_and_counts_stay() {
     both(async |redis| {
@@ -259,6 +259,7 @@ async fn numbers_change_with_a_reload_and_counts_stay() {
 }
 
 /// A client that makes up a new name for each call must not get more than its address may have.
+/// Shows L-03.
 #[tokio::test]
 async fn ever_new_names_do_not_raise_the_limit_of_an_address() {
     both(async |redis| {

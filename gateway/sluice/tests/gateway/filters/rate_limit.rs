@@ -56,6 +56,7 @@ fn number(response: &Response, name: &str) -> u64 {
     response.header(name).unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
 }
 
+/// Shows L-08.
 #[tokio::test]
 async fn callers_are_told_what_is_left_and_when_to_come_back() {
     let (gateway, recorder) = start(&Key::new("HS256")).await;

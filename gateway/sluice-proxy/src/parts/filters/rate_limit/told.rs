@@ -5,9 +5,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::Rules;
+use super::rules::Rules;
 use crate::base::clock::{self, Moment};
 use crate::base::cx::Cx;
+use crate::lasting::decisions::Mode;
 
 const EVERY: Duration = Duration::from_secs(1);
 /// Limits remembered; when there are more, all are forgotten, and told of anew.
@@ -23,7 +24,7 @@ struct Told {
 }
 
 /// Tells of a refusal, or counts it.
-pub(super) fn refusal(limit: &str, rules: &Rules, cx: &Cx) {
+pub(super) fn refusal(limit: &str, rules: &Rules, mode: Mode, cx: &Cx) {
     let Some(passed_over) = TOLD.with_borrow_mut(|told| due(told, limit, clock::now())) else {
         return;
     };
@@ -31,6 +32,7 @@ pub(super) fn refusal(limit: &str, rules: &Rules, cx: &Cx) {
         limit,
         algorithm = rules.algorithm(),
         admits = rules.limit(),
+        mode = mode.as_str(),
         client_ip = %cx.client,
         passed_over,
         "calls are refused by a limit"
