@@ -1,6 +1,7 @@
 //! Floor 3: what operators can declare. Each part is one file that holds, in this order, the words
 //! (`Config`), how they are compiled (`build`), and what they do.
 
+pub(crate) mod admin;
 pub(crate) mod apps;
 pub(crate) mod breaker;
 pub(crate) mod bulkhead;

@@ -27,6 +27,13 @@ pub(crate) enum Command {
     Schema,
     /// Make a token that the config's jwt filters accept.
     Token(Token),
+    /// Show the breakers of a running gateway, or the timeline of one.
+    Breakers(Breakers),
+    /// Hold a breaker of a running gateway open or closed, or let it go.
+    Breaker {
+        #[command(subcommand)]
+        command: BreakerCommand,
+    },
     /// Ask a running gateway whether it is ready; exit code 0 if so.
     Healthcheck(Healthcheck),
     /// Write a self-signed certificate for development.
@@ -95,6 +102,69 @@ pub(crate) struct Token {
     /// Seconds until it expires; negative makes an expired one.
     #[arg(long, default_value_t = 7200, allow_negative_numbers = true)]
     pub(crate) lifetime: i64,
+}
+
+/// A running gateway.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    #[command(flatten)]
+    pub(crate) config: Config,
+    /// The admin address; the config's if not given.
+    #[arg(long)]
+    pub(crate) address: Option<SocketAddr>,
+}
+
+/// A running gateway, and the right to change something.
+#[derive(Debug, Args)]
+pub(crate) struct Access {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The file that holds the admin token; the variable SLUICE_ADMIN_TOKEN holds it if not given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Breakers {
+    /// One of them, like `upstream:users`, `endpoint:users/10.0.0.11:8080` or `route:pay`.
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BreakerCommand {
+    /// Hold it, whatever it observes.
+    Force {
+        /// Like `upstream:users`; `sluice breakers` lists them.
+        name: String,
+        /// Refuse every call, or let every call through.
+        state: Forced,
+        /// For how long, like `10m`; 24h at most.
+        #[arg(long = "for", value_name = "TIME")]
+        long: String,
+        /// Why, for the audit.
+        #[arg(long, default_value = "")]
+        note: String,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Let it go.
+    Release {
+        /// Like `upstream:users`.
+        name: String,
+        #[command(flatten)]
+        access: Access,
+    },
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Forced {
+    Open,
+    Closed,
 }
 
 #[derive(Debug, Args)]

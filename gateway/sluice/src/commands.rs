@@ -1,11 +1,14 @@
 //! One file per command, and the exit codes they share: 0 fine, 1 invalid or failed, 2 wrong usage,
 //! 3 warnings under `--strict`, 78 (`EX_CONFIG`, sysexits.h) a config that cannot be served.
 
+mod admin;
+mod breakers;
 mod check;
 mod dev_cert;
 mod healthcheck;
 mod routes;
 mod run;
+mod table;
 mod token;
 
 use std::io::Write as _;
@@ -29,6 +32,8 @@ pub(crate) fn dispatch(cli: Cli) -> ExitCode {
         Some(Command::Routes(args)) => routes::run(&args),
         Some(Command::Schema) => schema(),
         Some(Command::Token(args)) => token::run(args),
+        Some(Command::Breakers(args)) => breakers::list(&args),
+        Some(Command::Breaker { command }) => breakers::force(&command),
         Some(Command::Healthcheck(args)) => healthcheck::run(&args),
         Some(Command::DevCert(args)) => dev_cert::run(&args),
         Some(Command::Version) => print(&format!("sluice {}\n", env!("CARGO_PKG_VERSION"))),

@@ -311,6 +311,56 @@ async fn the_health_check_asks_a_running_gateway() {
     assert_eq!(gateway.exit_code().await, Some(0));
 }
 
+#[tokio::test]
+async fn breakers_are_shown_and_held_by_whoever_has_the_token() {
+    const TOKEN: &str = "admin-token-0123456789abcdef0123456789abcdef";
+    let (http, admin) = (free_port(), free_port());
+    let config = format!(
+        "version: 1\nlisteners: [ {{ name: main, address: \"127.0.0.1:{http}\" }} ]\n\
+         admin: {{ address: \"127.0.0.1:{admin}\", token: \"${{file:admin.token}}\" }}\n\
+         upstreams: {{ up: {{ endpoints: [ {{ address: \"127.0.0.1:1\" }} ], \
+         breaker: {{ consecutive_failures: 3 }} }} }}\nroutes: [ {{ id: up, upstream: up }} ]\n"
+    );
+    let folder = folder(&config);
+    std::fs::write(folder.path().join("admin.token"), TOKEN).unwrap();
+    let absent = sluice(folder.path(), &["breakers"]);
+    assert_eq!((absent.code, absent.out.as_str()), (1, ""), "{}", absent.err);
+    let gateway = serve(folder.path()).await;
+    let shown = sluice(folder.path(), &["breakers"]);
+    assert_eq!(shown.code, 0, "{}", shown.err);
+    let row = shown.out.lines().nth(1).unwrap();
+    assert!(row.starts_with("upstream:up") && row.contains("closed"), "{}", shown.out);
+
+    let force = ["breaker", "force", "upstream:up", "open", "--for", "10m"];
+    let without = sluice(folder.path(), &force);
+    assert_eq!(without.code, 1);
+    assert!(without.err.contains("SLUICE_ADMIN_TOKEN"), "{}", without.err);
+    let wrong = said(command(folder.path(), &force).env("SLUICE_ADMIN_TOKEN", "wrong"));
+    assert_eq!(wrong.code, 1);
+    assert!(wrong.err.contains("401"), "{}", wrong.err);
+    let forced = said(command(folder.path(), &force).env("SLUICE_ADMIN_TOKEN", TOKEN));
+    assert_eq!(forced.code, 0, "{}", forced.err);
+    assert!(forced.out.starts_with("upstream:up: open (forced until 20"), "{}", forced.out);
+    let timeline = sluice(folder.path(), &["breakers", "upstream:up"]);
+    assert!(timeline.out.contains("closed -> open  forced"), "{}", timeline.out);
+    let json = sluice(folder.path(), &["breakers", "upstream:up", "--json"]);
+    let json: Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!((&json["state"], &json["timeline"][0]["to"]), (&"open".into(), &"open".into()));
+    let release = ["breaker", "release", "upstream:up", "--token-file", "admin.token"];
+    let released = sluice(folder.path(), &release);
+    assert_eq!(
+        (released.code, &*released.out),
+        (0, "upstream:up: half_open\n"),
+        "{}",
+        released.err
+    );
+    for odd in [&["breaker", "force", "upstream:up", "ajar", "--for", "1m"][..], &force[..4]] {
+        assert_eq!(sluice(folder.path(), odd).code, 2, "{odd:?}");
+    }
+    assert_eq!(sluice(folder.path(), &["breakers", "upstream:nobody"]).code, 1);
+    drop(gateway);
+}
+
 #[test]
 fn a_development_certificate_is_written_once() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,11 +1,15 @@
 //! The operators' door: metrics, readiness, and what is in force. On a thread and runtime of its own,
-//! on loopback only, read-only; it answers while the data plane is busy.
+//! on loopback only; it answers while the data plane is busy. What it shows, it shows to everybody who can
+//! reach it; what can be changed, and by whom, stands in `writes`.
+
+mod audit;
+mod upstreams;
+mod writes;
 
 use std::convert::Infallible;
-use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::PoisonError;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,8 +24,7 @@ use prometheus::Registry;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-mod upstreams;
-
+use self::audit::Audit;
 use super::breakers::{self, Listed};
 use super::scrape;
 use super::shared::Shared;
@@ -41,7 +44,7 @@ type Answer = Response<Full<Bytes>>;
 /// Serves operators until the program ends.
 pub(crate) fn run(shared: Arc<Shared>, socket: TcpListener) -> std::io::Result<()> {
     let registry = scrape::registry(&shared).map_err(std::io::Error::other)?;
-    let admin = Arc::new(Admin { shared, registry });
+    let admin = Arc::new(Admin { shared, registry, audit: Mutex::default() });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
@@ -51,6 +54,8 @@ pub(crate) fn run(shared: Arc<Shared>, socket: TcpListener) -> std::io::Result<(
 struct Admin {
     shared: Arc<Shared>,
     registry: Registry,
+    /// Held for a few lines, and by this thread only.
+    audit: Mutex<Audit>,
 }
 
 async fn serve(admin: Arc<Admin>, socket: TcpListener) -> std::io::Result<()> {
@@ -58,7 +63,7 @@ async fn serve(admin: Arc<Admin>, socket: TcpListener) -> std::io::Result<()> {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
-        let Ok((stream, _)) = socket.accept().await else {
+        let Ok((stream, peer)) = socket.accept().await else {
             tokio::time::sleep_until(clock::deadline(
                 clock::now().after(Duration::from_millis(50)),
             ))
@@ -67,9 +72,9 @@ async fn serve(admin: Arc<Admin>, socket: TcpListener) -> std::io::Result<()> {
         };
         let admin = Arc::clone(&admin);
         tasks::local(TaskKind::Control, async move {
-            let service = service_fn(move |request| {
-                let answer = admin.answer(&request);
-                async move { Ok::<_, Infallible>(answer) }
+            let service = service_fn(move |request: Request<Incoming>| {
+                let admin = Arc::clone(&admin);
+                async move { Ok::<_, Infallible>(admin.answer(request, peer).await) }
             });
             let _ = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -82,23 +87,24 @@ async fn serve(admin: Arc<Admin>, socket: TcpListener) -> std::io::Result<()> {
 }
 
 impl Admin {
-    fn answer(&self, request: &Request<Incoming>) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
         if !is_local(request.headers()) {
             return text(
                 StatusCode::FORBIDDEN,
                 "the Host of an admin request must be a loopback name\n",
             );
         }
-        if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut answer =
-                text(StatusCode::METHOD_NOT_ALLOWED, "the admin interface only shows\n");
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return answer;
+        if matches!(*request.method(), Method::GET | Method::HEAD) {
+            return self.page(request.uri().path());
         }
-        match request.uri().path() {
+        self.write(request, peer).await
+    }
+
+    fn page(&self, path: &str) -> Answer {
+        match path {
             "/" => text(
                 StatusCode::OK,
-                "/metrics /livez /readyz /config /routes /upstreams /breakers /jwks\n",
+                "/metrics /livez /readyz /config /routes /upstreams /breakers /audit /jwks\n",
             ),
             "/livez" => text(StatusCode::OK, "alive\n"),
             "/readyz" => self.ready(),
@@ -107,6 +113,7 @@ impl Admin {
             "/routes" => self.routes(),
             "/upstreams" => self.upstreams(),
             "/jwks" => self.jwks(),
+            "/audit" => show(&self.audit.lock().unwrap_or_else(PoisonError::into_inner).show()),
             "/breakers" => self.breakers(),
             path => match path.strip_prefix(BREAKER) {
                 Some(name) => self.breaker(name),
@@ -243,6 +250,12 @@ fn show(value: &impl serde::Serialize) -> Answer {
     let mut bytes = serde_json::to_vec_pretty(value).unwrap_or_default();
     bytes.push(b'\n');
     respond(StatusCode::OK, "application/json", bytes)
+}
+
+fn not_allowed(allowed: &'static str, why: &str) -> Answer {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, why);
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    answer
 }
 
 fn text(status: StatusCode, body: &str) -> Answer {

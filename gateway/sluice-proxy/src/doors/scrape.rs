@@ -68,6 +68,7 @@ impl Collector for Gateway {
         requests(&self.shared, &mut out);
         routes(&self.shared, &snapshot, &mut out);
         upstreams(&snapshot, &mut out);
+        breakers::writes(&self.shared.status, &mut out);
         pools(&self.shared, &mut out);
         clients(&self.shared, &mut out);
         handshakes(&self.shared, &mut out);

@@ -111,6 +111,10 @@ pub(crate) struct Status {
     pub(crate) last_reload_ok: AtomicBool,
     /// Seconds since 1970 of the last accepted config.
     pub(crate) last_success: AtomicU64,
+    /// Changes by operators: made, not possible as they were asked for, and of those without the token.
+    pub(crate) writes: AtomicU64,
+    pub(crate) writes_refused: AtomicU64,
+    pub(crate) writes_denied: AtomicU64,
     /// What was wrong with the last rejected one.
     pub(crate) last_problems: Mutex<String>,
 }

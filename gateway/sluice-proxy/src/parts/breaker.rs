@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use sluice_engine::breaker::{Cell, MAX_CALLS, Rules, SlowRule, Window};
+use sluice_engine::breaker::{Cell, MAX_CALLS, Rules, SlowRule, Transition, Window};
 
 use super::env::Env;
 use crate::base::units::{Percent, Span};
@@ -121,6 +121,24 @@ pub(crate) struct Breaker {
     pub(crate) name: Arc<str>,
     pub(crate) terms: Terms,
     pub(crate) cell: Arc<Cell>,
+}
+
+/// Says in the log what a breaker did, and why.
+pub(crate) fn tell(name: &str, cell: &Cell, transition: Transition) {
+    let entry = cell.last_entry().filter(|entry| entry.to == transition.to);
+    let window = entry.map(|entry| entry.window).unwrap_or_default();
+    tracing::warn!(
+        breaker = name,
+        from = transition.from.as_str(),
+        to = transition.to.as_str(),
+        why = transition.why.as_str(),
+        calls = window.calls,
+        failures = window.failures,
+        slow = window.slow,
+        top_reason = window.top_kind().map(|kind| word(Some(kind))),
+        seconds = entry.and_then(|it| it.open_for).map(|it| it.as_secs_f64()),
+        "breaker"
+    );
 }
 
 impl Config {

@@ -255,6 +255,11 @@ pub(crate) enum HostMode {
 }
 
 impl Config {
+    /// Where the service runs, as it is written.
+    pub(crate) fn endpoints(&self) -> &[EndpointConfig] {
+        &self.endpoints
+    }
+
     pub(crate) fn build(&self, name: &str, at: &Place<'_>, env: &mut Env<'_>) -> Option<Upstream> {
         let kind = match self.builtin {
             Some(builtin) => {

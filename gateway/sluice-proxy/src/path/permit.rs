@@ -13,7 +13,7 @@ use super::record::Record;
 use crate::base::clock::{self, Moment};
 use crate::base::cx::Cx;
 use crate::base::fault::Fault;
-use crate::parts::breaker::{Breaker, End, Terms, word};
+use crate::parts::breaker::{Breaker, End, Terms, tell};
 use crate::parts::upstream::Service;
 use crate::parts::upstream::endpoints::{Endpoint, EndpointSet};
 
@@ -165,18 +165,5 @@ fn log(name: Name<'_>, cell: &Cell, transition: Option<Transition>) {
         Name::Own(name) => name.to_string(),
         Name::Endpoint(endpoint) => endpoint.breaker_name(),
     };
-    let entry = cell.last_entry().filter(|entry| entry.to == transition.to);
-    let window = entry.map(|entry| entry.window).unwrap_or_default();
-    tracing::warn!(
-        breaker = name,
-        from = transition.from.as_str(),
-        to = transition.to.as_str(),
-        why = transition.why.as_str(),
-        calls = window.calls,
-        failures = window.failures,
-        slow = window.slow,
-        top_reason = window.top_kind().map(|kind| word(Some(kind))),
-        seconds = entry.and_then(|it| it.open_for).map(|it| it.as_secs_f64()),
-        "breaker"
-    );
+    tell(&name, cell, transition);
 }

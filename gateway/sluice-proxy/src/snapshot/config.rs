@@ -1,7 +1,6 @@
 //! The document: it only composes what the parts declare.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -14,7 +13,7 @@ use crate::base::yaml::{Node, Place, nearest, read};
 use crate::parts::filters::Declared;
 use crate::parts::profile::{Profile, signature};
 use crate::parts::{
-    apps, breaker, bulkhead, caller, listener, overload, proxies, redis, repeats, routing,
+    admin, apps, breaker, bulkhead, caller, listener, overload, proxies, redis, repeats, routing,
     upstream, websocket,
 };
 
@@ -35,7 +34,7 @@ pub(crate) struct Config {
     pub(crate) listeners: Vec<listener::Config>,
     /// Where operators and Prometheus look.
     #[serde(default)]
-    pub(crate) admin: Admin,
+    pub(crate) admin: admin::Config,
     /// Where requests are logged.
     #[serde(default)]
     pub(crate) access_log: AccessLog,
@@ -93,20 +92,6 @@ pub(crate) struct Config {
     /// Sections that could not be read and stand here as if they were empty.
     #[schemars(skip)]
     broken: Vec<&'static str>,
-}
-
-/// Where operators and Prometheus look.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Admin {
-    /// Address and port; a change needs a restart. Only loopback addresses are accepted.
-    pub(crate) address: SocketAddr,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 9901)) }
-    }
 }
 
 /// Where requests are logged, one JSON line each.
@@ -299,7 +284,7 @@ impl Config {
             development: sections.read("development", || false),
             application: sections.read("application", default_application),
             listeners: sections.read("listeners", Vec::new),
-            admin: sections.read("admin", Admin::default),
+            admin: sections.read("admin", admin::Config::default),
             access_log: sections.read("access_log", AccessLog::default),
             errors: sections.read("errors", Errors::default),
             trusted_proxies: sections.read("trusted_proxies", Vec::new),

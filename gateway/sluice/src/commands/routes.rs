@@ -1,10 +1,10 @@
 //! `sluice routes`: the table in the order in which it is tried.
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use sluice_proxy::RouteLine;
 
+use super::table::table;
 use super::{FAILED, complain, print};
 use crate::{cli, locate};
 
@@ -21,29 +21,7 @@ pub(super) fn run(args: &cli::Listing) -> ExitCode {
             Err(error) => complain(FAILED, &error.to_string()),
         };
     }
-    print(&table(&routes))
-}
-
-fn table(routes: &[RouteLine]) -> String {
-    let rows: Vec<[String; 5]> = routes.iter().map(row).collect();
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain(HEAD.get(column).map(|head| head.len())).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
-    let mut out = String::new();
-    let mut line = |cells: &[&str]| {
-        for (cell, width) in cells.iter().zip(&widths) {
-            let _ = write!(out, "{cell:<width$}  ");
-        }
-        out.truncate(out.trim_end().len());
-        out.push('\n');
-    };
-    line(&HEAD);
-    for row in &rows {
-        line(&row.each_ref().map(String::as_str));
-    }
-    out
+    print(&table(HEAD, &routes.iter().map(row).collect::<Vec<_>>()))
 }
 
 fn row(route: &RouteLine) -> [String; 5] {

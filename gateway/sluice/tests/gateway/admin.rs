@@ -255,6 +255,7 @@ routes:
     assert_eq!(upstreams["up"]["breaker"]["state"], "closed");
 }
 
+/// Shows A-03.
 #[tokio::test]
 async fn only_reading_and_only_by_a_local_name() {
     let gateway = Gateway::start("routes: [ { id: a, filters: [ { respond: {} } ] } ]\n").await;
@@ -277,6 +278,7 @@ async fn only_reading_and_only_by_a_local_name() {
     assert_eq!((head.status, head.body.len()), (200, 0));
 }
 
+/// Shows A-05.
 #[tokio::test]
 async fn secrets_are_on_no_page_and_in_no_message() {
     const CONFIG: &str = r#"
@@ -349,6 +351,7 @@ routes:
     }
 }
 
+/// Shows A-07.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operators_are_answered_while_every_worker_is_busy() {
     let gateway =

@@ -1,7 +1,8 @@
-//! Breakers of endpoints and routes, what counts, and what is told of why one opened.
+//! Breakers of endpoints and routes, what counts, what is told of why one opened, and holding one.
 
 mod forensics;
 mod scopes;
+mod writes;
 
 use serde_json::Value;
 use sluice_chaos::recorder::Recorder;

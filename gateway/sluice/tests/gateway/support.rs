@@ -36,6 +36,8 @@ pub(crate) struct Setup {
     pub(crate) listeners: Option<&'static str>,
     /// Worker threads; 2 if not given.
     pub(crate) workers: Option<usize>,
+    /// Lets operators change something, by the token in the variable `ADMIN_TOKEN`.
+    pub(crate) with_token: bool,
     /// A shell's command line to start it by: `"$@"` is the gateway, `$FOLDER` the config's folder.
     pub(crate) by: Option<&'static str>,
 }
@@ -65,7 +67,8 @@ impl Gateway {
             .unwrap_or(LISTENERS)
             .replace("{http}", &http.to_string())
             .replace("{https}", &https.to_string());
-        let mut head = format!("version: 1\nadmin: {{ address: \"{admin}\" }}\n{listeners}");
+        let token = if setup.with_token { ", token: \"${ADMIN_TOKEN}\"" } else { "" };
+        let mut head = format!("version: 1\nadmin: {{ address: \"{admin}\"{token} }}\n{listeners}");
         if !config.contains("access_log:") {
             head.push_str("access_log: { output: access.log }\n");
         }

@@ -13,6 +13,7 @@ mod http2;
 mod limits;
 mod machine;
 mod names;
+mod operators;
 mod secrets;
 mod services;
 mod tokens;
@@ -23,12 +24,13 @@ use std::path::{Path, PathBuf};
 /// Its id, what happens, and what the gateway does about it.
 type Row = (&'static str, &'static str, &'static str);
 
-const PARTS: [(&str, &[Row]); 8] = [
+const PARTS: [(&str, &[Row]); 9] = [
     ("Clients over HTTP/1", client::ROWS),
     ("Clients over HTTP/2", http2::ROWS),
     ("TLS, header fields, paths, tunnels", names::ROWS),
     ("Services, and overload", services::ROWS),
     ("Tokens", tokens::ROWS),
+    ("Operators", operators::ROWS),
     ("Limits, and Redis", limits::ROWS),
     ("Secrets and logs", secrets::ROWS),
     ("The machine", machine::ROWS),
@@ -116,7 +118,8 @@ fn read(text: &str, file: &str, shown: &mut Shown) {
 /// `h1-05` or `H1-05` as an id: capital letters, perhaps a digit, and a number of two digits.
 fn id(word: &str) -> Option<String> {
     let (family, number) = word.split_once('-')?;
-    let known = ["H1", "H2", "T", "HD", "P", "W", "U", "V", "S", "E", "G", "F", "Z", "J", "L", "X"];
+    let known =
+        ["A", "H1", "H2", "T", "HD", "P", "W", "U", "V", "S", "E", "G", "F", "Z", "J", "L", "X"];
     let family = family.to_ascii_uppercase();
     let number = Some(number).filter(|n| n.len() == 2 && n.bytes().all(|b| b.is_ascii_digit()))?;
     known.contains(&family.as_str()).then(|| format!("{family}-{number}"))

@@ -1,12 +1,31 @@
 //! What breakers do, as Prometheus families. The first two are named as dashboards of others name them.
 
+use std::sync::atomic::Ordering;
+
 use prometheus::proto::MetricFamily;
 use sluice_engine::breaker::{State, Why};
 
 use crate::base::clock;
 use crate::doors::breakers::all;
+use crate::doors::shared::Status;
 use crate::lasting::telemetry::families::Family;
 use crate::snapshot::compile::Snapshot;
+
+/// What operators changed, or tried to.
+pub(super) fn writes(status: &Status, out: &mut Vec<MetricFamily>) {
+    let mut writes = Family::counter(
+        "sluice_admin_writes_total",
+        "Changes that operators asked for on the admin address, by what came of them.",
+    );
+    for (outcome, count) in [
+        ("done", &status.writes),
+        ("refused", &status.writes_refused),
+        ("denied", &status.writes_denied),
+    ] {
+        writes.add(&[("outcome", outcome)], count.load(Ordering::Relaxed));
+    }
+    writes.done(out);
+}
 
 pub(super) fn breakers(snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
     let mut state =

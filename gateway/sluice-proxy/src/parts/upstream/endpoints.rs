@@ -341,6 +341,12 @@ impl std::fmt::Debug for Plan {
 }
 
 impl EndpointConfig {
+    /// Whether this is that address of this machine, as far as the text tells.
+    pub(crate) fn leads_to(&self, address: SocketAddr) -> bool {
+        let local = format!("localhost:{}", address.port());
+        self.address.parse() == Ok(address) || self.address.eq_ignore_ascii_case(&local)
+    }
+
     fn parse(&self, at: &Place<'_>, env: &mut Env<'_>) -> Option<Entry> {
         let at = at.field("address");
         let split = self.address.rsplit_once(':');

@@ -15,6 +15,7 @@ use crate::lasting::redis::Target;
 use crate::lasting::resolver::Names;
 use crate::lasting::telemetry::access::Output;
 use crate::lasting::telemetry::privacy;
+use crate::parts::admin::Token;
 use crate::parts::filters::Declared;
 use crate::parts::overload::Overload;
 use crate::parts::upstream::discovery;
@@ -33,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) development: bool,
     pub(crate) application: String,
     pub(crate) admin: std::net::SocketAddr,
+    /// By which operators are known who change something; without it nobody does.
+    pub(crate) admin_token: Option<Token>,
     pub(crate) envelope: Envelope,
     pub(crate) forwarded_header: bool,
     pub(crate) access_log: Option<Output>,
@@ -71,7 +74,8 @@ impl Compiler<'_> {
             self.env.names = Arc::new(Names::new(resolver.clone()));
         }
         let overload = config.overload.build(&at.field("overload"), &mut self.env);
-        self.admin(&at.field("admin").field("address"));
+        let admin_token = config.admin.build(&at.field("admin"), &mut self.env);
+        self.apart(&at.field("upstreams"));
         config.redis.build(&at.field("redis"), &mut self.env);
         self.shutdown(&at.field("shutdown"));
         let access_log = match config.access_log.output.as_str() {
@@ -90,6 +94,7 @@ impl Compiler<'_> {
             development: config.development,
             application: config.application.clone(),
             admin: config.admin.address,
+            admin_token,
             envelope: config.errors.envelope,
             forwarded_header: config.forwarded_header,
             access_log,
@@ -146,11 +151,22 @@ impl Compiler<'_> {
         all.flat_map(Declared::secret_names)
     }
 
-    fn admin(&mut self, at: &Place<'_>) {
-        if !self.config.admin.address.ip().is_loopback() {
-            self.env.problems.error(at, "the admin address must be a loopback address").help(
-                "write 127.0.0.1:9901; let Prometheus reach it through an agent on this host",
-            );
+    /// Routes must not lead to the operators' pages.
+    fn apart(&mut self, at: &Place<'_>) {
+        let admin = self.config.admin.address;
+        for (name, upstream) in &self.config.upstreams {
+            let endpoints = at.field(name).field("endpoints");
+            for (index, endpoint) in upstream.endpoints().iter().enumerate() {
+                if endpoint.leads_to(admin) {
+                    self.env
+                        .problems
+                        .error(
+                            &endpoints.index(index).field("address"),
+                            "this is the admin address; what it shows is for operators only",
+                        )
+                        .help("write the address of a service");
+                }
+            }
         }
     }
 
