@@ -98,6 +98,7 @@ fn furnish(folder: &Path) {
         ("secret.key", "0123456789abcdefghijklmnopqrstuvwxyz\n"),
         ("short.key", "0123456789\n"),
         ("empty.txt", ""),
+        ("contracts.yaml", "shop-wx: [{ client: a1b2c3d, accepts: [rooms@9f8e] }]\n"),
         ("keys.json", KEYS),
         ("flawed.json", FLAWED),
     ] {

@@ -159,6 +159,10 @@ pub(crate) struct Cx {
     pub(crate) retry_after: Option<Duration>,
     /// The breaker that refused. Writer: `path::permit`.
     pub(crate) breaker: Option<Arc<str>>,
+    /// What a refusal tells beyond its words: JSON for `data`. Writer: whoever returns the fault.
+    pub(crate) detail: Option<Arc<str>>,
+    /// What the client should know of newer versions, for `X-MP-Upgrade`. Writer: `path::pipeline`.
+    pub(crate) upgrade: Option<&'static str>,
     /// Why the request failed. Writer: `path::pipeline`.
     pub(crate) fault: Option<Fault>,
     /// Cap on the request body in bytes. Writer: filter `size_limit`.
@@ -208,6 +212,8 @@ impl Cx {
             origin: None,
             retry_after: None,
             breaker: None,
+            detail: None,
+            upgrade: None,
             fault: None,
             body_limit: None,
             deadline: None,

@@ -126,6 +126,10 @@ faults! {
         "WebSockets from pages of this origin are not allowed.";
     RefererRefused = "referer_refused", 403, grpc 7, Client,
         "This is for the mini-programs that are listed.";
+    UpgradeRequired = "upgrade_required", 426, grpc 9, Client,
+        "This version is no longer served.";
+    ContractMismatch = "contract_mismatch", 409, grpc 9, Client,
+        "No build of the service fits the build of this client.";
     BodyTooLarge = "body_too_large", 413, grpc 8, Client close,
         "The request body is larger than allowed.";
     TokenMissing = "token_missing", 401, grpc 16, Client,

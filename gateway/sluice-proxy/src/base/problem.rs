@@ -69,6 +69,12 @@ impl Problem {
         self
     }
 
+    /// The line and what is wrong there, but not what stands there: the file may be another one than meant.
+    pub(crate) fn brief(&self) -> String {
+        let message = self.message.split(", got ").next().unwrap_or_default();
+        format!("line {}: {message}", self.line)
+    }
+
     fn by_position(&self, other: &Self) -> Ordering {
         let place = |problem: &Self| (problem.line, problem.column, problem.severity);
         self.file.cmp(&other.file).then_with(|| place(self).cmp(&place(other)))

@@ -19,6 +19,10 @@ pub(crate) enum Envelope {
     Standard,
     /// `{"code": <HTTP status>, "message": …, "reason": …, "trace_id": …}`
     CodeMessage,
+    /// `{"data": null, "message": …, "code": <HTTP status>, "reason": …, "trace_id": …}`
+    DataMessageCode,
+    /// `{"error": …, "reason": …, "trace_id": …}`
+    Error,
     /// `application/problem+json` (RFC 9457).
     Problem,
 }
@@ -74,39 +78,41 @@ fn grpc(fault: Fault, cx: &mut Cx) -> Response<Body> {
 
 fn body(fault: Fault, cx: &mut Cx) -> String {
     let (row, trace) = (fault.row(), cx.trace().trace_hex());
-    // Every piece is a fixed word of ours or hex, so nothing needs escaping.
-    match cx.envelope {
-        Envelope::Standard => format!(
-            r#"{{"code":{},"msg":"{}","data":null,"reason":"{}","trace_id":"{}"}}
-"#,
-            row.status,
-            row.message,
-            row.reason,
-            trace.as_str()
-        ),
+    let (status, message, reason) = (row.status, row.message, row.reason);
+    let trace = trace.as_str();
+    // Every piece is a fixed word of ours, hex, or JSON that was made as such, so nothing needs escaping.
+    let data = cx.detail.as_deref();
+    let also = data.map(|data| format!(r#""data":{data},"#)).unwrap_or_default();
+    let text = match cx.envelope {
+        Envelope::Standard => {
+            let data = data.unwrap_or("null");
+            format!(
+                r#""code":{status},"msg":"{message}","data":{data},"reason":"{reason}","trace_id":"{trace}""#
+            )
+        }
+        Envelope::DataMessageCode => {
+            let data = data.unwrap_or("null");
+            format!(
+                r#""data":{data},"message":"{message}","code":{status},"reason":"{reason}","trace_id":"{trace}""#
+            )
+        }
         Envelope::CodeMessage => format!(
-            r#"{{"code":{},"message":"{}","reason":"{}","trace_id":"{}"}}
-"#,
-            row.status,
-            row.message,
-            row.reason,
-            trace.as_str()
+            r#""code":{status},"message":"{message}",{also}"reason":"{reason}","trace_id":"{trace}""#
         ),
+        Envelope::Error => {
+            format!(r#""error":"{message}",{also}"reason":"{reason}","trace_id":"{trace}""#)
+        }
         Envelope::Problem => format!(
-            r#"{{"type":"about:blank","title":"{}","status":{},"reason":"{}","trace_id":"{}"}}
-"#,
-            row.message,
-            row.status,
-            row.reason,
-            trace.as_str()
+            r#""type":"about:blank","title":"{message}","status":{status},{also}"reason":"{reason}","trace_id":"{trace}""#
         ),
-    }
+    };
+    format!("{{{text}}}\n")
 }
 
 fn content_type(envelope: Envelope) -> &'static str {
     match envelope {
-        Envelope::Standard | Envelope::CodeMessage => "application/json",
         Envelope::Problem => "application/problem+json",
+        _ => "application/json",
     }
 }
 

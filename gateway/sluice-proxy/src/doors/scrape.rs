@@ -18,6 +18,7 @@ use super::shared::Shared;
 use crate::base::fault::Fault;
 use crate::lasting::bulkhead::Bulkhead;
 use crate::lasting::link::{Close, Counts, Link};
+use crate::lasting::telemetry::apps::{ContractSeries, Kept};
 use crate::lasting::telemetry::families::Family;
 use crate::lasting::telemetry::metrics::RouteSeries;
 use crate::lasting::telemetry::reasons::{Handshake, Introduction};
@@ -153,6 +154,17 @@ fn routes(shared: &Shared, snapshot: &Snapshot, out: &mut Vec<MetricFamily>) {
         }
     }
     apps.done(out);
+    let mut contracts = Family::counter(
+        "sluice_contract_requests_total",
+        "Requests to a service under contract, by what became of them.",
+    );
+    for series in shared.workshop.retained.all::<ContractSeries>() {
+        for kept in Kept::ALL {
+            let labels = [("service", &*series.service), ("verdict", kept.as_str())];
+            contracts.add(&labels, series.count(kept));
+        }
+    }
+    contracts.done(out);
 }
 
 fn services(snapshot: &Snapshot) -> impl Iterator<Item = (&str, &Service)> {

@@ -3,6 +3,7 @@
 //! own log ([`journal`]), and the mask in front of both ([`privacy`]).
 
 pub(crate) mod access;
+pub(crate) mod apps;
 pub(crate) mod families;
 pub(crate) mod journal;
 pub(crate) mod metrics;

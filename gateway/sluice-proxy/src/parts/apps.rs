@@ -12,7 +12,7 @@ use sluice_engine::mini::Platform;
 use super::env::Env;
 use crate::base::respond::Envelope;
 use crate::base::yaml::Place;
-use crate::lasting::telemetry::metrics::AppSeries;
+use crate::lasting::telemetry::apps::AppSeries;
 
 /// Apps at most: each is a label.
 const MAX_APPS: usize = 256;

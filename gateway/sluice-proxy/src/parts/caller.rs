@@ -16,10 +16,11 @@ use sluice_engine::mini::{Client, Env as MiniEnv, Platform, Trust, referer};
 use super::apps::{self, Apps};
 use super::env::Env;
 use super::exempt::{self, Exempt};
+use super::version_gate::{Gates, Verdict};
 use crate::base::cx::Cx;
 use crate::base::fault::Fault;
 use crate::base::yaml::Place;
-use crate::lasting::telemetry::metrics::AppSeries;
+use crate::lasting::telemetry::apps::AppSeries;
 
 /// Longest word that a client says of itself, bytes.
 const MAX_WORD: usize = 64;
@@ -130,6 +131,7 @@ pub(crate) struct Callers {
     mode: Mode,
     allowed: Vec<u16>,
     exempt: Exempt,
+    gates: Gates,
     app_claim: String,
     platform_claim: String,
     /// Counts of those whose app is not known, and of those that name none.
@@ -152,6 +154,7 @@ impl Config {
     pub(crate) fn build(
         &self,
         apps: &Arc<Apps>,
+        gates: Option<Gates>,
         routes: &[&str],
         at: &Place<'_>,
         env: &mut Env<'_>,
@@ -173,6 +176,7 @@ impl Config {
             mode: self.referer.mode,
             allowed: allowed?,
             exempt: exempt?,
+            gates: gates?,
             app_claim: self.claims.app.clone(),
             platform_claim: self.claims.platform.clone(),
             others: apps::series("other", env),
@@ -234,6 +238,7 @@ impl Callers {
         if let Some(app) = client.app.and_then(|app| self.apps.get(app)) {
             client.platform = Some(app.platform);
         }
+        self.gates.review(&mut client);
         Some(Box::new(client))
     }
 
@@ -292,6 +297,11 @@ impl Callers {
         // Who claims to be one app under the Referer of another is neither.
         let agrees = client.is_none_or(|client| client.trust == Trust::Proven || client.app == app);
         if allowed && agrees { Ok(()) } else { Err(Fault::RefererRefused) }
+    }
+
+    /// Judges the version that a client says it has.
+    pub(crate) fn judge(&self, client: &Client, route: Option<usize>, path: &str) -> Verdict {
+        self.gates.judge(client, route, path)
     }
 
     /// The counters of a caller's app.

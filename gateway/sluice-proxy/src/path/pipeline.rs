@@ -4,11 +4,12 @@
 
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use http::header::{ALLOW, CONNECTION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use sluice_engine::matcher::{self, Found, Match};
 use sluice_engine::mini::Client;
@@ -24,8 +25,10 @@ use crate::base::cx::{Cx, Logged, Peer};
 use crate::base::fault::Fault;
 use crate::base::respond;
 use crate::lasting::telemetry::metrics;
+use crate::parts::contract::{Choice, ServiceContract};
 use crate::parts::filters::{Flow, check_announced, preflight};
-use crate::parts::upstream::Kind;
+use crate::parts::upstream::{Kind, Upstream};
+use crate::parts::version_gate::Verdict;
 use crate::snapshot::compile::Snapshot;
 use crate::snapshot::route::Route;
 
@@ -151,9 +154,23 @@ async fn run(record: &mut Record, inbound: &mut Inbound) -> Result<Response<Body
 }
 
 /// What holds for mini-programs on all routes, asked behind the guards and before anybody is identified.
-fn judge_caller(record: &Record, head: &Parts) -> Result<(), Fault> {
+fn judge_caller(record: &mut Record, head: &Parts) -> Result<(), Fault> {
     let Some(callers) = &record.view.callers else { return Ok(()) };
-    callers.admit(record.cx.mini.as_deref(), &head.headers, record.route, head.uri.path())
+    let client = record.cx.mini.as_deref();
+    callers.admit(client, &head.headers, record.route, head.uri.path())?;
+    let Some(client) = client else { return Ok(()) };
+    match callers.judge(client, record.route, head.uri.path()) {
+        Verdict::Fine => Ok(()),
+        Verdict::Old => {
+            record.cx.upgrade = Some("available");
+            Ok(())
+        }
+        Verdict::TooOld(told) => {
+            record.cx.upgrade = Some("required");
+            record.cx.detail = Some(told);
+            Err(Fault::UpgradeRequired)
+        }
+    }
 }
 
 /// Finds the route. Requests without one still pass the global filters, so that their refusal is
@@ -205,6 +222,26 @@ fn answer_preflight(record: &mut Record, head: &Parts) -> Option<Response<Body>>
     Some(answer)
 }
 
+/// The pool of a service that fits the client's build.
+fn pool<'r>(
+    record: &mut Record,
+    contract: &'r ServiceContract,
+    usual: &'r Arc<Upstream>,
+) -> Result<&'r Upstream, Fault> {
+    match contract.choose(record.cx.mini.as_deref(), usual) {
+        Choice::To(upstream) => {
+            if !Arc::ptr_eq(upstream, usual) {
+                record.pool = Some(Arc::clone(&upstream.name));
+            }
+            Ok(upstream)
+        }
+        Choice::Nowhere(told) => {
+            record.cx.detail = Some(told);
+            Err(Fault::ContractMismatch)
+        }
+    }
+}
+
 /// Asks the service behind the route.
 async fn ask(
     record: &mut Record,
@@ -217,7 +254,11 @@ async fn ask(
         Some(websocket) if websocket.admits(&inbound.head.headers) => {}
         Some(_) => return Err(Fault::OriginRefused),
     }
-    let Some(upstream) = &route.upstream else { return Err(Fault::NoRoute) };
+    let Some(usual) = &route.upstream else { return Err(Fault::NoRoute) };
+    let upstream = match &route.contract {
+        None => usual,
+        Some(contract) => pool(record, contract, usual)?,
+    };
     if let Some(teller) = &route.teller {
         teller.tell(&mut record.cx, &mut inbound.head)?;
     }
@@ -257,6 +298,10 @@ fn answer(
     let route = record.route.and_then(|index| view.routes.get(index)).unwrap_or(&view.unmatched);
     for filter in route.chain.iter().take(record.passed).rev() {
         filter.on_response(&mut record.cx, &mut response);
+    }
+    if let Some(word) = record.cx.upgrade {
+        let name = HeaderName::from_static("x-mp-upgrade");
+        response.headers_mut().insert(name, HeaderValue::from_static(word));
     }
     if record.cx.http1 && (last || record.worker.keeps_none()) {
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;

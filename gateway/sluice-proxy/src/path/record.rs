@@ -41,6 +41,8 @@ pub(crate) struct Record {
     pub(crate) method: usize,
     pub(crate) status: Option<StatusCode>,
     pub(crate) source: Source,
+    /// The upstream that was asked, where it is not the route's own.
+    pub(crate) pool: Option<std::sync::Arc<str>>,
     /// The connection the answer comes over, to be given back when it was read.
     pub(crate) lease: Option<Lease>,
     /// The answer must be the last on its connection.
@@ -67,6 +69,7 @@ impl Record {
             method: 0,
             status: None,
             source: Source::Gateway,
+            pool: None,
             lease: None,
             unusable: false,
             in_flight: None,
@@ -127,7 +130,7 @@ impl Record {
     }
 
     fn log(&mut self, end: End, bytes: u64, status: StatusCode, took: Duration) {
-        let Self { cx, worker, view, route, source, .. } = self;
+        let Self { cx, worker, view, route, source, pool, .. } = self;
         let mut log = worker.log.borrow_mut();
         let Some(log) = log.as_mut() else { return };
         let trace = cx.trace();
@@ -141,8 +144,9 @@ impl Record {
             line.text("span_id", trace.span_hex().as_str());
             line.text("listener", &cx.peer.listener);
             line.text("route", &route.id);
-            if let Some(upstream) = &route.upstream {
-                line.text("upstream", &upstream.name);
+            let own = || route.upstream.as_ref().map(|upstream| &upstream.name);
+            if let Some(upstream) = pool.as_ref().or_else(own) {
+                line.text("upstream", upstream);
             }
             if let Some(endpoint) = &cx.endpoint {
                 line.text("endpoint", endpoint);

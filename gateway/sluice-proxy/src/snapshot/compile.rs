@@ -134,11 +134,14 @@ impl<'a> Compiler<'a> {
         let groups = self.groups(&at.field("groups"));
         let callers = self.callers(&at);
         let tellers = self.tellers(&at);
+        let contracts = self.contracts(&upstreams, &at.field("contract"));
         let around = routes::Around { upstreams: &upstreams, global: &global, groups: &groups };
         let mut routes = self.routes(&at.field("routes"), &around);
         if let (Some(mut tellers), Some((_, routes))) = (tellers, &mut routes) {
             for (route, declared) in routes.iter_mut().zip(&self.config.routes) {
                 route.teller = self.teller(&mut tellers, declared.headers_profile);
+                let named = declared.upstream.as_ref().zip(contracts.as_ref());
+                route.contract = named.and_then(|(name, all)| all.get(name).map(Arc::clone));
             }
         }
         self.unused(&at.field("upstreams"));
@@ -148,6 +151,7 @@ impl<'a> Compiler<'a> {
         let everywhere =
             Route::sorted(global.iter().filter(|f| !f.serves()).map(Arc::clone).collect());
         apps?;
+        contracts?;
         Some(Snapshot {
             hash,
             router,
@@ -156,6 +160,7 @@ impl<'a> Compiler<'a> {
                 guards: guards(&everywhere),
                 chain: everywhere,
                 teller: None,
+                contract: None,
                 upstream: None,
                 affinity: None,
                 bulkhead: None,
@@ -266,7 +271,7 @@ impl<'a> Compiler<'a> {
         }
         for name in self.config.upstreams.keys() {
             let used = |route: &config::Route| route.upstream.as_ref() == Some(name);
-            if !self.config.routes.iter().any(used) {
+            if !self.config.routes.iter().any(used) && !self.is_pool(name) {
                 self.env
                     .problems
                     .warn(&at.key(name), format!("no route leads to upstream `{name}`"));

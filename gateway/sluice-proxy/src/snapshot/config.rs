@@ -10,8 +10,10 @@ use crate::base::problem::Problems;
 use crate::base::respond::Envelope;
 use crate::base::units::{Secret, Span};
 use crate::base::yaml::{Node, Place, nearest, read};
+use crate::parts::contract;
 use crate::parts::filters::Declared;
 use crate::parts::profile::{Profile, signature};
+use crate::parts::version_gate;
 use crate::parts::{
     admin, apps, breaker, bulkhead, caller, listener, overload, proxies, redis, repeats, routing,
     upstream, websocket,
@@ -50,6 +52,12 @@ pub(crate) struct Config {
     /// How they are known; only where `apps` are declared.
     #[serde(default)]
     pub(crate) client_identity: caller::Config,
+    /// Which versions of them are served.
+    #[serde(default)]
+    pub(crate) version_gate: Vec<version_gate::Config>,
+    /// Which builds of them fit which builds of services.
+    #[serde(default)]
+    pub(crate) contract: Option<contract::Config>,
     /// By which names services are told who is calling; `neutral` where `apps` are declared, else `none`.
     #[serde(default)]
     pub(crate) headers_profile: Option<Profile>,
@@ -238,6 +246,10 @@ struct Keys {
     #[serde(default)]
     client_identity: IgnoredAny,
     #[serde(default)]
+    version_gate: IgnoredAny,
+    #[serde(default)]
+    contract: IgnoredAny,
+    #[serde(default)]
     headers_profile: IgnoredAny,
     #[serde(default)]
     wx_env: IgnoredAny,
@@ -290,6 +302,8 @@ impl Config {
             trusted_proxies: sections.read("trusted_proxies", Vec::new),
             apps: sections.read("apps", Vec::new),
             client_identity: sections.read("client_identity", caller::Config::default),
+            version_gate: sections.read("version_gate", Vec::new),
+            contract: sections.read("contract", || None),
             headers_profile: sections.read("headers_profile", || None),
             wx_env: sections.read("wx_env", || None),
             identity_signature: sections.read("identity_signature", || None),

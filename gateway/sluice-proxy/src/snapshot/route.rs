@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::lasting::telemetry::metrics::RouteSeries;
 use crate::parts::breaker::Breaker;
 use crate::parts::bulkhead::Bound;
+use crate::parts::contract::ServiceContract;
 use crate::parts::filters::{Filter, Stage};
 use crate::parts::profile::Teller;
 use crate::parts::repeats::Repeats;
@@ -21,6 +22,8 @@ pub(crate) struct Route {
     pub(crate) chain: Vec<Arc<Filter>>,
     /// How many of them guard: what they let through is asked whether it is an app that is served.
     pub(crate) guards: usize,
+    /// Which pool of the service fits which build of a client.
+    pub(crate) contract: Option<Arc<ServiceContract>>,
     /// Tells the service who is calling.
     pub(crate) teller: Option<Arc<Teller>>,
     /// Where requests go that no filter answered.

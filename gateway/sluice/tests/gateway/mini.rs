@@ -1,6 +1,7 @@
 //! What the gateway does for mini-programs.
 
 mod callers;
+mod gate;
 mod hygiene;
 mod profile;
 

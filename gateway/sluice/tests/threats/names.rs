@@ -117,6 +117,16 @@ pub(crate) const ROWS: &[Row] = &[
         "403 `referer_refused` with `referer.mode: enforce`; a script that lies gets through",
     ),
     (
+        "HD-22",
+        "versions of a mini-program that are no longer served, and the build under review that says `develop`",
+        "426 `upgrade_required` by `version_gate`, which a client that lies passes; a release while its window is open",
+    ),
+    (
+        "HD-23",
+        "a build of a mini-program that fits no build of a service",
+        "another pool that fits, 409 `contract_mismatch`, or counted; never a pool that the contract does not name",
+    ),
+    (
         "P-01",
         "dot segments, plain or encoded, and `..;`",
         "resolved before matching; above the root, `..;`, and parameters alone, 400 `path_invalid`",

@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use sluice_engine::mini::Env;
 
 use super::reasons::{Handshake, Introduction};
 use crate::base::fault::Fault;
@@ -386,38 +385,6 @@ impl UpstreamSeries {
 
     fn live(&self) -> impl Iterator<Item = &UpstreamShard> {
         self.shards.iter().filter_map(OnceLock::get).map(Box::as_ref)
-    }
-}
-
-// === Series of an app ===
-
-/// Requests of one mini-program by the kind of its build.
-#[derive(Debug)]
-pub(crate) struct AppSeries {
-    pub(crate) id: Arc<str>,
-    shards: Vec<OnceLock<Box<[Count; Env::ALL.len() + 1]>>>,
-}
-
-impl AppSeries {
-    pub(crate) fn new(id: Arc<str>, workers: usize) -> Self {
-        Self { id, shards: (0..workers).map(|_| OnceLock::new()).collect() }
-    }
-
-    pub(crate) fn record(&self, worker: usize, env: Option<Env>) {
-        let Some(shard) = self.shards.get(worker) else { return };
-        let at = env.map_or(Env::ALL.len(), |env| env as usize);
-        if let Some(cell) = shard.get_or_init(Box::default).get(at) {
-            cell.add(1);
-        }
-    }
-
-    /// Counts by environment, non-zero only.
-    pub(crate) fn counts(&self) -> Vec<(&'static str, u64)> {
-        let words = Env::ALL.map(Env::as_str).into_iter().chain(["unknown"]);
-        let sum = |at: usize| {
-            self.shards.iter().filter_map(|shard| shard.get()?.get(at)).map(Count::get).sum()
-        };
-        words.enumerate().map(|(at, word)| (word, sum(at))).filter(|(_, n)| *n > 0).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Who may be calling, and what services are told of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -8,8 +9,11 @@ use super::Compiler;
 use crate::base::yaml::Place;
 use crate::parts::apps;
 use crate::parts::caller::Callers;
+use crate::parts::contract::Contracts;
 use crate::parts::profile::signature::Signer;
 use crate::parts::profile::{Profile, Teller};
+use crate::parts::upstream::Upstream;
+use crate::parts::version_gate;
 
 /// What routes say to their services, made once for each profile.
 pub(super) struct Tellers {
@@ -30,10 +34,34 @@ impl Compiler<'_> {
     /// How callers are known; nothing inside where no apps are declared.
     pub(super) fn callers(&mut self, at: &Place<'_>) -> Option<Option<Callers>> {
         let apps = Arc::clone(&self.env.apps);
+        let place = at.field("version_gate");
         let at = at.field("client_identity");
         let routes: Vec<&str> = self.config.routes.iter().map(|route| route.id.as_str()).collect();
-        let built = self.config.client_identity.build(&apps, &routes, &at, &mut self.env)?;
+        let gates =
+            version_gate::build(&self.config.version_gate, &apps, &routes, &place, &mut self.env);
+        let built = self.config.client_identity.build(&apps, gates, &routes, &at, &mut self.env)?;
         Some((!apps.is_empty()).then_some(built))
+    }
+
+    /// Which pools of services fit which builds of apps.
+    pub(super) fn contracts(
+        &mut self,
+        upstreams: &BTreeMap<String, Arc<Upstream>>,
+        at: &Place<'_>,
+    ) -> Option<Contracts> {
+        let Some(config) = &self.config.contract else { return Some(Contracts::new()) };
+        if upstreams.len() != self.config.upstreams.len() || self.config.is_broken("upstreams") {
+            // Which has been told; what is missing here would be told again.
+            return None;
+        }
+        let apps = Arc::clone(&self.env.apps);
+        config.build(&apps, upstreams, at, &mut self.env)
+    }
+
+    /// Whether requests come to an upstream by contract.
+    pub(super) fn is_pool(&self, name: &str) -> bool {
+        let pools = self.config.contract.iter().flat_map(|contract| contract.pools.values());
+        pools.flatten().any(|pool| pool.upstream == name)
     }
 
     pub(super) fn tellers(&mut self, at: &Place<'_>) -> Option<Tellers> {

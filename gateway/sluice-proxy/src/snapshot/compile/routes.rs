@@ -168,6 +168,7 @@ impl<'a> Compiler<'a> {
             guards: guards(&chain),
             chain,
             teller: None,
+            contract: None,
             upstream,
             affinity,
             bulkhead,
