@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -119,6 +120,17 @@ impl Url {
         })
     }
 
+    /// Whether it names a host and nothing on it.
+    pub(crate) fn is_base(&self) -> bool {
+        self.target == "/"
+    }
+
+    /// The same service, asked for something else.
+    pub(crate) fn with_target(&self, target: &str) -> Option<Self> {
+        let target = target.starts_with('/').then(|| target.parse().ok()).flatten()?;
+        Some(Self { target, ..self.clone() })
+    }
+
     pub(crate) fn is_secure(&self) -> bool {
         self.secure
     }
@@ -159,8 +171,18 @@ impl Client {
         url: &Url,
         request: Request<Bytes>,
     ) -> Result<Response<Bytes>, Failure> {
+        self.ask_noting(url, request, &AtomicBool::new(false)).await
+    }
+
+    /// The same, and notes in `sent` when the first byte of the request may leave.
+    pub(crate) async fn ask_noting(
+        &self,
+        url: &Url,
+        request: Request<Bytes>,
+        sent: &AtomicBool,
+    ) -> Result<Response<Bytes>, Failure> {
         let limit = clock::deadline(clock::now().after(self.limits.total));
-        let asked = tokio::time::timeout_at(limit, self.exchange(url, request)).await;
+        let asked = tokio::time::timeout_at(limit, self.exchange(url, request, sent)).await;
         asked.unwrap_or(Err(Failure::Timeout))
     }
 
@@ -168,16 +190,17 @@ impl Client {
         &self,
         url: &Url,
         request: Request<Bytes>,
+        sent: &AtomicBool,
     ) -> Result<Response<Bytes>, Failure> {
         let stream = self.connect(url).await?;
         if !url.secure {
-            return self.speak(url, request, TokioIo::new(stream)).await;
+            return self.speak(url, request, TokioIo::new(stream), sent).await;
         }
         let tls = self.tls.as_ref().ok_or_else(|| Failure::Tls("it is not set up".to_owned()))?;
         let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config));
         let secured = self.within(connector.connect(tls.server_name.clone(), stream)).await?;
         let stream = secured.map_err(|error| Failure::Tls(error.to_string()))?;
-        self.speak(url, request, TokioIo::new(stream)).await
+        self.speak(url, request, TokioIo::new(stream), sent).await
     }
 
     async fn connect(&self, url: &Url) -> Result<TcpStream, Failure> {
@@ -207,6 +230,7 @@ impl Client {
         url: &Url,
         mut request: Request<Bytes>,
         io: I,
+        sent: &AtomicBool,
     ) -> Result<Response<Bytes>, Failure>
     where
         I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
@@ -226,6 +250,7 @@ impl Client {
             .map_err(broken)?;
         // The connection ends with this question, however it ends.
         let _connection = Owned::new(tasks::control(async move { drop(connection.await) }));
+        sent.store(true, Ordering::Relaxed);
         let (head, body) =
             sender.send_request(request.map(Full::new)).await.map_err(broken)?.into_parts();
         let body = self.collect(body).await?;
@@ -330,6 +355,31 @@ mod tests {
         assert_eq!((seen.method.as_str(), seen.target.as_str()), ("POST", "/keys?a=1"));
         assert_eq!((seen.header("x-key"), &seen.body[..]), (Some("k"), &b"body"[..]));
         assert_eq!(seen.header("host"), Some(recorder.addr().to_string().as_str()));
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_sent_is_told_from_what_was_not() {
+        let silent = Rogue::start(rogue::black_hole());
+        let gone = Rogue::refuse();
+        let rude = Rogue::start(rogue::close_after_head());
+        for (addr, sends) in [(silent.addr(), true), (gone.addr(), false), (rude.addr(), true)] {
+            let url = Url::parse(&format!("http://{addr}/")).unwrap();
+            let url = url.with_target("/x?secret=s").unwrap();
+            let mut client = client(None);
+            client.limits.total = Duration::from_millis(300);
+            let sent = AtomicBool::new(false);
+            assert!(client.ask_noting(&url, get(), &sent).await.is_err());
+            assert_eq!(sent.load(Ordering::Relaxed), sends, "{addr}");
+            assert!(!url.to_string().contains("secret"), "{url}");
+        }
+        // TLS is not spoken there: the handshake fails before anything is said.
+        let url = Url::parse(&format!("https://{}/", rude.addr())).unwrap();
+        let config = pki::client_config(&pki::Authority::new(), &["http/1.1"]);
+        let server_name = "keys.test".to_owned().try_into().unwrap();
+        let sent = AtomicBool::new(false);
+        let client = client(Some(Tls { config, server_name }));
+        assert!(client.ask_noting(&url, get(), &sent).await.is_err());
+        assert!(!sent.load(Ordering::Relaxed));
     }
 
     #[tokio::test]
