@@ -25,6 +25,7 @@ mod link;
 mod open;
 mod places;
 mod resp;
+mod values;
 mod why;
 
 use address::{Address, Servers};
@@ -34,6 +35,7 @@ pub(crate) use counting::{Granted, Order, Rules, most};
 use link::Link;
 pub(crate) use places::Entry;
 use resp::Reply;
+pub(crate) use values::Gone;
 pub(crate) use why::{Failures, Why};
 
 /// Longest wait for an answer.
@@ -152,8 +154,16 @@ impl Target {
 
     /// Runs a command within [`OPERATION`], on the server that has its key.
     async fn ask(self: &Arc<Self>, command: &Command<'_>) -> Option<Reply> {
+        self.ask_within(OPERATION, command).await
+    }
+
+    async fn ask_within(
+        self: &Arc<Self>,
+        patience: Duration,
+        command: &Command<'_>,
+    ) -> Option<Reply> {
         let client = self.client();
-        let until = clock::now().after(OPERATION);
+        let until = clock::now().after(patience);
         let mut link = client.link(self, command.key)?;
         let (mut whole, mut asking) = (false, false);
         for _ in 0..TRIES {

@@ -59,6 +59,7 @@ pub(super) struct Scripts {
     beat: Script,
     enter: Script,
     renew: Script,
+    swap: Script,
 }
 
 /// A word after the key.
@@ -108,12 +109,14 @@ impl Scripts {
             beat: Script::new(include_str!("beat.lua")),
             enter: Script::new(include_str!("enter.lua")),
             renew: Script::new(include_str!("renew.lua")),
+            swap: Script::new(include_str!("swap.lua")),
         }
     }
 
     pub(super) fn sources(&self) -> impl Iterator<Item = &'static str> {
-        let Self { window, exact, bucket, quota, beat, enter, renew } = self;
-        [window, exact, bucket, quota, beat, enter, renew].map(|script| script.source).into_iter()
+        let Self { window, exact, bucket, quota, beat, enter, renew, swap } = self;
+        let all = [window, exact, bucket, quota, beat, enter, renew, swap];
+        all.map(|script| script.source).into_iter()
     }
 
     pub(super) fn count<'a>(
@@ -150,6 +153,11 @@ impl Scripts {
         Command { what: What::Script(&self.beat), key: GATEWAYS, words }
     }
 
+    /// Writes over a value that is still the first of `words`.
+    pub(super) fn swap<'a>(&'a self, key: &'a [u8], words: &[Word<'a>]) -> Command<'a> {
+        Command { what: What::Script(&self.swap), key, words: words.into() }
+    }
+
     /// Asks for a place among `limit`, under a name, for as long as `lease`.
     pub(super) fn enter<'a>(
         &'a self,
@@ -175,6 +183,11 @@ impl Scripts {
 }
 
 impl<'a> Command<'a> {
+    /// A command without a script.
+    pub(super) fn plain(name: &'static [u8], key: &'a [u8], words: &[Word<'a>]) -> Self {
+        Command { what: What::Plain(name), key, words: words.into() }
+    }
+
     /// Gives a place back.
     pub(super) fn leave(key: &'a [u8], name: &'a [u8]) -> Self {
         Command { what: What::Plain(b"ZREM"), key, words: smallvec![Word::Text(name)] }
