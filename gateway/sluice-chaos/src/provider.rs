@@ -1,11 +1,12 @@
-//! A provider of keys and of logins: a JWKS whose keys rotate, and WeChat's `code2Session`, over HTTP or
-//! HTTPS. It can be slow, empty, huge or wrong, and counts who asked.
+//! A provider of keys and of logins: a JWKS whose keys rotate, WeChat's `code2Session` and what other
+//! platforms have in its place, over HTTP or HTTPS. It can be slow, empty, huge or wrong, and counts who asked.
 //!
 //! Signing tokens is left to `keys`, what a login answers to `login`. The one rule: it is as awkward as
 //! the real ones, whose JSON comes as `text/plain` and whose errors come with status 200.
 
 mod keys;
 mod login;
+mod platforms;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,7 +25,7 @@ use keys::Keys;
 pub const JWKS: &str = "/.well-known/jwks.json";
 /// Where a code becomes a session.
 pub const CODE2SESSION: &str = "/sns/jscode2session";
-/// Who may ask for that.
+/// Who may ask for that: this, and whatever begins with it.
 pub const APPID: &str = "wx0123456789abcdef";
 /// What they have to say with it.
 pub const SECRET: &str = "not a secret at all";
@@ -58,6 +59,7 @@ struct State {
     logins: BTreeMap<String, Login>,
     fetches: u64,
     exchanges: BTreeMap<String, u64>,
+    alipay_key: Vec<u8>,
 }
 
 impl Provider {
@@ -78,6 +80,7 @@ impl Provider {
             logins: BTreeMap::new(),
             fetches: 0,
             exchanges: BTreeMap::new(),
+            alipay_key: Vec::new(),
         }));
         let asked = Arc::clone(&state);
         let setup = Recorder::setup().decide(move |request| asked.change(|s| s.answer(request)));
@@ -110,6 +113,11 @@ impl Provider {
         self.state.change(|state| state.logins.insert(code.to_owned(), login));
     }
 
+    /// The public RSA key (DER) of the app at Alipay, whose signatures are checked from now on.
+    pub fn alipay_key(&self, der: Vec<u8>) {
+        self.state.change(|state| state.alipay_key = der);
+    }
+
     /// How often the keys were asked for.
     pub fn fetches(&self) -> u64 {
         self.state.look(|state| state.fetches)
@@ -135,7 +143,12 @@ impl State {
                 ("application/json", self.keys.published())
             }
             ("GET", CODE2SESSION) => ("text/plain", self.exchange(query)),
-            _ => return Answer::new(404),
+            (method, path) => match platforms::asked(method, path, request, &self.alipay_key) {
+                Some((platform, asked)) => {
+                    ("application/json", self.exchange_at(&platform, &asked))
+                }
+                None => return Answer::new(404),
+            },
         };
         let answer = |status: u16, body: Vec<u8>| {
             Answer::new(status).header("Content-Type", kind).body(body)
@@ -152,9 +165,20 @@ impl State {
 
     fn exchange(&mut self, query: &str) -> String {
         let asked = login::Asked::parse(query);
-        let before = self.exchanges.entry(asked.code.clone()).or_default();
-        *before += 1;
-        login::answer(&asked, self.logins.get(&asked.code), *before > 1)
+        let used = self.is_used(&asked.code);
+        login::answer(&asked, self.logins.get(&asked.code), used)
+    }
+
+    fn exchange_at(&mut self, platform: &platforms::Platform, asked: &login::Asked) -> String {
+        let used = self.is_used(&asked.code);
+        platform.answer(asked, self.logins.get(&asked.code), used)
+    }
+
+    /// Whether a code was asked about before; it was now.
+    fn is_used(&mut self, code: &str) -> bool {
+        let count = self.exchanges.entry(code.to_owned()).or_default();
+        *count += 1;
+        *count > 1
     }
 }
 

@@ -134,6 +134,17 @@ impl Redis {
         items.join("\n")
     }
 
+    /// Every name and every text that is kept, one after the other; what is no text is left out.
+    pub async fn dump(&self) -> String {
+        let names = self.command(&["KEYS", "*"]).await;
+        let mut all = String::new();
+        for name in names.lines().filter(|name| !name.is_empty()) {
+            let value = self.command(&["GET", name]).await;
+            all.push_str(&format!("{name}\n{value}\n"));
+        }
+        all
+    }
+
     /// A signal takes effect when the system gets to it; the state is the third word of the stat
     /// file, after the name in brackets.
     fn until(&self, what: &str, reached: impl Fn(char) -> bool) {
