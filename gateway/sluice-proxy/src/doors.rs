@@ -9,6 +9,7 @@ pub(crate) mod connection;
 pub(crate) mod crowd;
 mod expiry;
 pub(crate) mod input;
+mod inspect;
 pub(crate) mod listeners;
 pub(crate) mod memory;
 pub(crate) mod reload;

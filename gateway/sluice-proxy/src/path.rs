@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 pub(crate) mod builtin;
 pub(crate) mod forward;
+pub(crate) mod login;
 pub(crate) mod overload;
 mod permit;
 pub(crate) mod pipeline;

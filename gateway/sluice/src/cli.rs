@@ -99,6 +99,10 @@ pub(crate) struct Token {
     /// A claim: `openid=o-1`, `roles=["admin"]`; JSON values are taken as such.
     #[arg(long = "claim", value_name = "NAME=VALUE")]
     pub(crate) claims: Vec<String>,
+    /// Say what this token holds, and which routes accept it, instead of making one; `-` reads it from
+    /// standard input.
+    #[arg(long, value_name = "TOKEN", conflicts_with_all = ["kid", "claims"])]
+    pub(crate) inspect: Option<String>,
     /// Seconds until it expires; negative makes an expired one.
     #[arg(long, default_value_t = 7200, allow_negative_numbers = true)]
     pub(crate) lifetime: i64,

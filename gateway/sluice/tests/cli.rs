@@ -282,10 +282,37 @@ async fn tokens_say_what_was_asked_and_open_the_gateway() {
     assert_eq!(ask(&expired).await.json()["reason"], "token_expired");
     assert_eq!(ask(&token(&[])).await.json()["reason"], "token_invalid");
 
+    let inspect = |token: &str| sluice(folder.path(), &["token", "--inspect", token]).out;
+    let told = inspect(&good);
+    assert!(
+        told.contains(r#""openid":"o-1""#) && told.contains("route    users: accepted"),
+        "{told}"
+    );
+    assert!(!told.contains(parts[2]), "the signature stays unsaid: {told}");
+    let told = inspect(&expired);
+    assert!(told.contains("s ago)") && told.contains("route    users: token_expired"), "{told}");
+    assert!(inspect("x.y").contains("claims   not readable"));
     let unknown = sluice(folder.path(), &["token", "--kid", "other"]);
     assert_eq!((unknown.code, unknown.out.as_str()), (1, ""));
     assert!(unknown.err.contains("named `other`"), "{}", unknown.err);
     drop(gateway);
+}
+
+#[test]
+fn the_keys_of_a_login_make_tokens_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "version: 1\ndevelopment: true\n\
+        listeners: [{ name: main, address: \"127.0.0.1:8080\" }]\n\
+        apps: [{ id: dev, provider: development }]\n\
+        login: { store: memory, token: { issuer: me }, keys: [{ kid: k1, alg: HS256, secret_file: k1.key }] }\n\
+        upstreams: { echo: { builtin: echo } }\n\
+        routes: [{ id: a, upstream: echo, filters: [{ jwt: { issuer: login } }] }]\n";
+    std::fs::write(folder.path().join("routes.yaml"), config).unwrap();
+    let made = sluice(folder.path(), &["token", "--claim", "sub=u-1"]);
+    assert_eq!(made.code, 0, "{}", made.err);
+    let told = sluice(folder.path(), &["token", "--inspect", made.out.trim()]).out;
+    assert!(told.contains(r#""kid":"k1""#) && told.contains("route    a: accepted"), "{told}");
+    assert_eq!(sluice(folder.path(), &["token", "--kid", "other"]).code, 1);
 }
 
 #[tokio::test]

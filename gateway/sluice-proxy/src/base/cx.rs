@@ -144,6 +144,8 @@ pub(crate) struct Cx {
     pub(crate) trace_text: Option<HeaderValue>,
     /// The request id to hand on, if one was taken or made. Writer: filter `request_id`.
     pub(crate) request_id: Option<HeaderValue>,
+    /// Whether the route takes no chances with tokens. Writer: `path::pipeline`.
+    pub(crate) sensitive: bool,
     /// The proven caller. Writer: filter `jwt`.
     pub(crate) principal: Option<Arc<Principal>>,
     /// The mini-program that calls, if it says so. Writers: `path::admission`, and `path::pipeline` once
@@ -205,6 +207,7 @@ impl Cx {
             trace: None,
             trace_text: None,
             request_id: None,
+            sensitive: false,
             principal: None,
             mini: None,
             limit: None,

@@ -150,6 +150,35 @@ faults! {
         "Too many requests; try again later.";
     LimitStoreDown = "limit_store_down", 503, grpc 14, Gateway,
         "The limit of this call cannot be checked now.";
+    // Logging in.
+    LoginInvalid = "login_invalid", 400, grpc 3, Client,
+        "A login is a JSON object with a `code`, and with an `app` where there is more than one.";
+    InvalidCode = "invalid_code", 401, grpc 16, Client,
+        "The platform does not know this code; get a new one.";
+    CodeUsed = "code_used", 401, grpc 16, Client,
+        "This code was used before; get a new one.";
+    RefreshInvalid = "refresh_invalid", 401, grpc 16, Client,
+        "This refresh token is not good; log in again.";
+    RefreshReused = "refresh_reused", 401, grpc 16, Client,
+        "This refresh token was used before, so its session has ended; log in again.";
+    TokenRevoked = "token_revoked", 401, grpc 16, Client,
+        "This token was revoked; log in again.";
+    Kicked = "kicked", 401, grpc 16, Client,
+        "A newer login has taken the place of this one.";
+    SessionEnded = "session_ended", 401, grpc 16, Client,
+        "The session is over; log in again.";
+    SessionStoreDown = "session_store_down", 503, grpc 14, Gateway,
+        "Sessions cannot be looked up now; try again later.";
+    RevocationUnknown = "revocation_unknown", 503, grpc 14, Gateway,
+        "Whether this token was revoked cannot be said now; try again later.";
+    UserBlocked = "user_blocked", 403, grpc 7, Client,
+        "The platform does not let this user log in.";
+    Misconfigured = "misconfigured", 500, grpc 13, Gateway,
+        "The platform refuses the app itself; its operator has to look at it.";
+    ProviderBusy = "provider_busy", 503, grpc 14, Upstream,
+        "The platform cannot log anybody in now; get a new code and try again later.";
+    ProviderTimeout = "provider_timeout", 504, grpc 4, Upstream,
+        "The platform did not answer in time; get a new code and try again.";
     // Overload.
     Overloaded = "overloaded", 503, grpc 14, Gateway,
         "The gateway has more requests in progress than it may; try again later.";

@@ -257,6 +257,10 @@ pub struct RouteLine {
 }
 
 impl Checked {
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
     /// First 16 hex digits of the file's SHA-256.
     #[must_use]
     pub fn hash(&self) -> &str {

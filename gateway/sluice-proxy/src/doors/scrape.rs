@@ -4,6 +4,7 @@
 mod breakers;
 mod itself;
 mod keys;
+mod login;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -76,6 +77,7 @@ impl Collector for Gateway {
         certificates(&snapshot, &mut out);
         overload(&self.shared, &snapshot, &mut out);
         keys::sets(&self.shared, &mut out);
+        login::logins(&snapshot, &mut out);
         config(&self.shared, &snapshot, &mut out);
         itself::process(&self.shared, &mut out);
         out

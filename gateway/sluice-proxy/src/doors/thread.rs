@@ -19,6 +19,7 @@ use crate::base::{clock, deadline, seat};
 use crate::lasting::pool::Pools;
 use crate::lasting::redis;
 use crate::lasting::tasks::{self, Kind};
+use crate::path::login;
 use crate::path::worker::Worker;
 
 /// Polls between two looks at the sockets: measured to be cheaper than tokio's 61 under load.
@@ -130,6 +131,11 @@ fn attend(worker: &Worker) {
     let view = worker.view();
     if let Some(target) = &view.settings.redis {
         redis::attend(target);
+    }
+    if worker.index == 0
+        && let Some(login) = &view.login
+    {
+        login::tend(login);
     }
 }
 

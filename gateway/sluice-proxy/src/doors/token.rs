@@ -1,5 +1,5 @@
 //! Makes tokens that this config's `jwt` filters accept, for trying a gateway out. Works only where
-//! the config holds the secret (HS256 and its kin); other keys are public here.
+//! the config holds the secret: HS256 and its kin in filters, any key of `login`.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -10,7 +10,6 @@ use serde_json::{Map, Value};
 
 use super::app::{Environment, Origin, Rejected};
 use super::input::Values;
-use zeroize::Zeroizing;
 
 use crate::base::clock;
 use crate::base::problem::{Problems, render};
@@ -19,6 +18,7 @@ use crate::lasting::retained::Retained;
 use crate::lasting::telemetry::metrics::Metrics;
 use crate::parts::env::Env;
 use crate::parts::filters::{Declared, KeyConfig};
+use crate::parts::login;
 use crate::snapshot::config::Config;
 
 /// What a token should say.
@@ -52,17 +52,34 @@ pub fn mint(
     let config = Config::read(&root, &mut problems).filter(|_| !problems.has_errors());
     let Some(config) = config else { return Err(refuse(&problems)) };
     let at = Place::root(&root);
-    let Some((key, at)) = find(&config, &at, request.kid.as_deref()) else {
+    let place = Work { base: &base, development: config.development };
+    if let Some((key, at)) = find(&config, &at, request.kid.as_deref()) {
+        let secret = place.with(&mut problems, |env| key.secret_bytes(&at, env));
+        return match secret {
+            Some(secret) => sign(key, &secret, request),
+            None => Err(refuse(&problems)),
+        };
+    }
+    let named = |login: &&login::Config| {
+        request.kid.as_ref().is_none_or(|kid| login.keys.iter().any(|key| key.kid == *kid))
+    };
+    let Some(login) = config.login.as_ref().filter(named) else {
         return Err(Rejected(format!(
-            "{}: error: no jwt filter has an HS256, HS384 or HS512 key{}",
+            "{}: error: neither `login` nor a jwt filter has a key to sign with{}",
             origin.name(),
             request.kid.as_ref().map(|kid| format!(" named `{kid}`")).unwrap_or_default()
         )));
     };
-    match secret(key, &at, &base, config.development, &mut problems) {
-        Some(secret) => sign(key, &secret, request),
-        None => Err(refuse(&problems)),
-    }
+    let at = at.field("login").field("keys");
+    let signing = place.with(&mut problems, |env| login::keys::build(&login.keys, &at, env));
+    let Some(signing) = signing else { return Err(refuse(&problems)) };
+    let mut claims = claims(request);
+    claims.entry("iss").or_insert_with(|| login.token.issuer().into());
+    let signed = match &request.kid {
+        None => signing.sign(&claims),
+        Some(kid) => signing.sign_as(kid, &claims),
+    };
+    signed.ok_or_else(|| Rejected("cannot sign with this key".to_owned()))
 }
 
 /// The key and its place: of all filters, the first that fits.
@@ -95,38 +112,45 @@ fn find<'c, 'n>(
     None
 }
 
-fn secret(
-    key: &KeyConfig,
-    at: &Place<'_>,
-    base: &Path,
+/// What building a key needs.
+struct Work<'a> {
+    base: &'a Path,
     development: bool,
-    problems: &mut Problems,
-) -> Option<Zeroizing<Vec<u8>>> {
-    let mut env = Env {
-        apps: Arc::default(),
-        retained: &Retained::default(),
-        metrics: &Arc::new(Metrics::new(1)),
-        problems,
-        redis: None,
-        names: Arc::default(),
-        key_sets: Vec::new(),
-        base,
-        development,
-        // A secret that does not exist yet is made, so that the gateway finds it at its start.
-        may_write: true,
-        limits: HashSet::new(),
-        files: Vec::new(),
-    };
-    key.secret_bytes(at, &mut env)
+}
+
+impl Work<'_> {
+    fn with<T>(&self, problems: &mut Problems, build: impl FnOnce(&mut Env<'_>) -> T) -> T {
+        build(&mut Env {
+            apps: Arc::default(),
+            retained: &Retained::default(),
+            metrics: &Arc::new(Metrics::new(1)),
+            problems,
+            redis: None,
+            has_login: false,
+            login: None,
+            names: Arc::default(),
+            key_sets: Vec::new(),
+            base: self.base,
+            development: self.development,
+            // A secret that does not exist yet is made, so that the gateway finds it at its start.
+            may_write: true,
+            limits: HashSet::new(),
+            files: Vec::new(),
+        })
+    }
+}
+
+fn claims(request: &TokenRequest) -> Map<String, Value> {
+    let now = clock::unix_seconds();
+    let mut claims = request.claims.clone();
+    claims.entry("iat").or_insert_with(|| now.into());
+    claims.entry("exp").or_insert_with(|| now.saturating_add_signed(request.lifetime).into());
+    claims
 }
 
 fn sign(key: &KeyConfig, secret: &[u8], request: &TokenRequest) -> Result<String, Rejected> {
     let mut header = Header::new(key.alg.algorithm());
     header.kid = Some(key.kid.clone());
-    let now = clock::unix_seconds();
-    let mut claims = request.claims.clone();
-    claims.entry("iat").or_insert_with(|| now.into());
-    claims.entry("exp").or_insert_with(|| now.saturating_add_signed(request.lifetime).into());
-    jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(secret))
+    jsonwebtoken::encode(&header, &claims(request), &EncodingKey::from_secret(secret))
         .map_err(|error| Rejected(format!("cannot sign: {error}")))
 }

@@ -1,7 +1,7 @@
 //! The mini-programs that this gateway is in front of. Their own ids are labels and log words; the
 //! platforms' ids are how callers and tokens name them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -10,7 +10,10 @@ use serde::Deserialize;
 use sluice_engine::mini::Platform;
 
 use super::env::Env;
+use super::provider;
+use super::upstream::tls;
 use crate::base::respond::Envelope;
+use crate::base::units::Secret;
 use crate::base::yaml::Place;
 use crate::lasting::telemetry::apps::AppSeries;
 
@@ -20,7 +23,7 @@ const MAX_APPS: usize = 256;
 const MAX_ID: usize = 64;
 
 /// A mini-program.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "App")]
 pub(crate) struct Config {
@@ -28,8 +31,24 @@ pub(crate) struct Config {
     pub(crate) id: String,
     /// Whose platform it runs on.
     pub(crate) provider: Provider,
-    /// The platform's id of it, like `wx0123456789abcdef`.
+    /// The platform's id of it, like `wx0123456789abcdef`; only `provider: development` has none.
+    #[serde(default)]
     pub(crate) appid: String,
+    /// What it proves itself to the platform with; without one nobody logs in with it.
+    #[serde(default)]
+    pub(crate) secret: Option<Secret>,
+    /// Where to ask at a login, in this order, instead of the platform's own addresses.
+    #[serde(default)]
+    pub(crate) api_base: Vec<String>,
+    /// How a code is exchanged, for `provider: custom`.
+    #[serde(default)]
+    pub(crate) exchange: Option<Box<provider::Config>>,
+    /// More parameters that `exchange` may name.
+    #[serde(default)]
+    pub(crate) params: BTreeMap<String, Secret>,
+    /// TLS towards the platform.
+    #[serde(default)]
+    pub(crate) tls: tls::Config,
     /// Shape of refusals to this app; `errors.envelope` if not given.
     #[serde(default)]
     pub(crate) envelope: Option<Envelope>,
@@ -41,6 +60,10 @@ pub(crate) struct Config {
 pub(crate) enum Provider {
     /// WeChat.
     Wechat,
+    /// WeChat, for an owner who has authorised a service provider; `params` hold `component_appid` and
+    /// `component_access_token`.
+    #[serde(rename = "wechat_service_provider")]
+    WechatComponent,
     /// QQ.
     Qq,
     /// Douyin and Toutiao.
@@ -53,22 +76,40 @@ pub(crate) enum Provider {
     Alipay,
     /// Kuaishou.
     Kuaishou,
-    /// Any other.
+    /// Any other; `exchange` says how people log in.
     Custom,
+    /// No platform: every code is somebody's. Only where all listeners are on loopback addresses.
+    Development,
 }
 
 impl Provider {
+    /// Its word, in tokens.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Wechat => "wechat",
+            Self::WechatComponent => "wechat_service_provider",
+            Self::Qq => "qq",
+            Self::Douyin => "douyin",
+            Self::Feishu => "feishu",
+            Self::Baidu => "baidu",
+            Self::Alipay => "alipay",
+            Self::Kuaishou => "kuaishou",
+            Self::Custom => "custom",
+            Self::Development => "development",
+        }
+    }
+
     /// The engine's word for it.
     pub(crate) fn platform(self) -> Platform {
         match self {
-            Self::Wechat => Platform::Wechat,
+            Self::Wechat | Self::WechatComponent => Platform::Wechat,
             Self::Qq => Platform::Qq,
             Self::Douyin => Platform::Douyin,
             Self::Feishu => Platform::Feishu,
             Self::Baidu => Platform::Baidu,
             Self::Alipay => Platform::Alipay,
             Self::Kuaishou => Platform::Kuaishou,
-            Self::Custom => Platform::Custom,
+            Self::Custom | Self::Development => Platform::Custom,
         }
     }
 }
@@ -147,14 +188,14 @@ pub(crate) fn build(configs: &[Config], at: &Place<'_>, env: &mut Env<'_>) -> Op
         let at = at.index(index);
         let fine = config.check(&at, env);
         let Ok(number) = u16::try_from(index) else { continue };
-        for (key, name) in [("id", &config.id), ("appid", &config.appid)] {
-            let known = apps.by_name.insert(name.clone(), number);
+        for (key, name) in [("id", config.id.as_str()), ("appid", config.appid())] {
+            let known = apps.by_name.insert(name.to_owned(), number);
             if known.is_some_and(|known| known != number) {
                 whole = false;
                 env.problems.error(&at.field(key), format!("another app is called `{name}` too"));
             }
         }
-        match (fine, HeaderValue::try_from(&config.id), HeaderValue::try_from(&config.appid)) {
+        match (fine, HeaderValue::try_from(&config.id), HeaderValue::try_from(config.appid())) {
             (true, Ok(id_value), Ok(appid)) => apps.all.push(App {
                 id: config.id.as_str().into(),
                 id_value,
@@ -176,6 +217,13 @@ pub(crate) fn series(id: &str, env: &Env<'_>) -> Arc<AppSeries> {
 }
 
 impl Config {
+    fn appid(&self) -> &str {
+        match self.provider {
+            Provider::Development if self.appid.is_empty() => &self.id,
+            _ => &self.appid,
+        }
+    }
+
     fn check(&self, at: &Place<'_>, env: &mut Env<'_>) -> bool {
         let bounded = |text: &str| (1..=MAX_ID).contains(&text.len());
         let plain =
@@ -190,7 +238,7 @@ impl Config {
                 );
         }
         let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
-        let appid = bounded(&self.appid) && self.appid.bytes().all(plain);
+        let appid = bounded(self.appid()) && self.appid().bytes().all(plain);
         if !appid {
             env.problems.error(&at.field("appid"), format!("`{}` is no appid", self.appid));
         }

@@ -18,6 +18,7 @@ use crate::lasting::retained::Retained;
 use crate::lasting::telemetry::metrics::Metrics;
 use crate::parts::apps::Apps;
 use crate::parts::filters::KeySource;
+use crate::parts::login::Login;
 
 /// Largest key, secret or certificate file, bytes.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -29,6 +30,9 @@ pub(crate) struct Env<'a> {
     pub(crate) problems: &'a mut Problems,
     /// The Redis that gateways share, if there is one.
     pub(crate) redis: Option<Arc<Target>>,
+    /// Whether the config says how people log in, and how.
+    pub(crate) has_login: bool,
+    pub(crate) login: Option<Arc<Login>>,
     /// Looks up names of hosts.
     pub(crate) names: Arc<Names>,
     /// Issuers of keys so far.
@@ -126,8 +130,51 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::base::yaml::{Lookup, Node, Source, parse};
+
+    struct Nowhere;
+
+    impl Lookup for Nowhere {
+        fn env(&self, _: &str) -> Option<String> {
+            None
+        }
+
+        fn file(&self, _: &str) -> std::io::Result<String> {
+            Err(std::io::ErrorKind::NotFound.into())
+        }
+    }
+
+    /// A config in which nothing stands.
+    pub(crate) fn nothing() -> Node {
+        let source = Source { name: "test".to_owned(), text: "{}".to_owned().into() };
+        parse(&source, &Nowhere).unwrap()
+    }
+
+    /// Builds a part; panics if there was anything to complain about.
+    pub(crate) fn with_env<T>(build: impl FnOnce(&mut Env<'_>) -> T) -> T {
+        let mut problems = Problems::new("test");
+        let mut env = Env {
+            apps: Arc::default(),
+            retained: &Retained::default(),
+            metrics: &Arc::new(Metrics::new(1)),
+            problems: &mut problems,
+            redis: None,
+            has_login: false,
+            login: None,
+            names: Arc::default(),
+            key_sets: Vec::new(),
+            base: Path::new("."),
+            development: false,
+            may_write: false,
+            limits: HashSet::new(),
+            files: Vec::new(),
+        };
+        let built = build(&mut env);
+        assert!(!problems.has_errors(), "{:?}", problems.sorted());
+        built
+    }
 
     #[test]
     fn a_device_that_never_ends_is_not_read_for_ever() {

@@ -177,6 +177,14 @@ impl Filter {
         }
     }
 
+    /// The filter as one of tokens.
+    pub(crate) fn as_jwt(&self) -> Option<&jwt::Jwt> {
+        match self {
+            Self::Jwt(jwt) => Some(jwt),
+            _ => None,
+        }
+    }
+
     /// Headers that only the gateway may set.
     pub(crate) fn identity_headers(&self) -> Vec<http::HeaderName> {
         match self {

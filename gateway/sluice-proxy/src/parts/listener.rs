@@ -153,6 +153,11 @@ impl ProxyProtocol {
 }
 
 impl Config {
+    /// Whether only this machine can reach it.
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback())
+    }
+
     pub(crate) fn build(&self, at: &Place<'_>, env: &mut Env<'_>) -> Option<Listener> {
         let address = self.address.parse::<SocketAddr>();
         if address.is_err() {

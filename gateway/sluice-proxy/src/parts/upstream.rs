@@ -19,6 +19,7 @@ use crate::lasting::tasks::Owned;
 use crate::lasting::telemetry::metrics::UpstreamSeries;
 
 pub(crate) mod balance;
+mod builtin;
 pub(crate) mod discovery;
 pub(crate) mod ejection;
 pub(crate) mod endpoints;
@@ -28,6 +29,7 @@ pub(crate) mod sticky;
 pub(crate) mod tls;
 
 use balance::{Balance, HashConfig, SlowStartConfig};
+pub(crate) use builtin::Builtin;
 use ejection::Ejection;
 use endpoints::{EndpointConfig, EndpointSet, Plan, Talk};
 use retries::Retries;
@@ -101,24 +103,6 @@ fn default_host() -> String {
 
 fn default_panic() -> Percent {
     Percent(50)
-}
-
-/// Services inside the gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Builtin {
-    /// Answers with what it was asked, as JSON.
-    Echo,
-    /// Answers 200 while the gateway is ready, 503 while it drains.
-    Health,
-    /// Panics, to see that a panic costs its own request only; not in release builds.
-    #[cfg(debug_assertions)]
-    #[schemars(skip)]
-    Panic,
-    /// Panics while the config is compiled, to see that this is a refused reload.
-    #[cfg(debug_assertions)]
-    #[schemars(skip)]
-    PanicWhenCompiled,
 }
 
 /// What is spoken to endpoints.
@@ -272,6 +256,13 @@ impl Config {
                 #[expect(clippy::panic, reason = "its purpose; debug builds only")]
                 if builtin == Builtin::PanicWhenCompiled {
                     panic!("asked for by `builtin: panic_when_compiled`");
+                }
+                if builtin.needs_login() && !env.has_login {
+                    env.problems
+                        .error(&at.field("builtin"), "there is no `login` section that says how")
+                        .help(
+                            "write `login: { keys: [...] }` and `apps: [...]`; see docs/login.md",
+                        );
                 }
                 Kind::Builtin(builtin)
             }

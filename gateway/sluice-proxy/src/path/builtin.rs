@@ -1,9 +1,11 @@
 //! Services inside the gateway, so that it can be tried and probed without any other.
 
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 
+use super::login;
 use super::record::{Inbound, Record};
 use crate::base::body::Body;
 use crate::base::fault::Fault;
@@ -15,12 +17,17 @@ const MAX_ECHO: usize = 64 * 1024;
 /// Answers in place of a service.
 pub(super) async fn serve(
     builtin: Builtin,
-    record: &Record,
+    record: &mut Record,
     inbound: &mut Inbound,
 ) -> Result<Response<Body>, Fault> {
     match builtin {
         Builtin::Echo => echo(record, inbound).await,
         Builtin::Health => Ok(health(record.worker.draining.get())),
+        Builtin::Login => login::serve(record, inbound).await,
+        Builtin::Refresh => login::refresh::serve(record, inbound).await,
+        Builtin::Logout => login::end::logout(record, inbound).await,
+        Builtin::Revoke => login::end::revoke(record, inbound).await,
+        Builtin::Jwks => login::keys(record),
         #[cfg(debug_assertions)]
         #[expect(clippy::panic, reason = "its purpose; debug builds only")]
         Builtin::Panic | Builtin::PanicWhenCompiled => panic!("asked for by `builtin: panic`"),
@@ -28,21 +35,8 @@ pub(super) async fn serve(
 }
 
 async fn echo(record: &Record, inbound: &mut Inbound) -> Result<Response<Body>, Fault> {
-    let Some(body) = inbound.body.take() else { return Err(Fault::Internal) };
+    let body = read_body(record, inbound, MAX_ECHO).await?;
     let head = &inbound.head;
-    let limited = Limited::new(body, MAX_ECHO).collect();
-    let limit = crate::base::clock::deadline(record.cx.started.after(record.cx.peer.body_idle));
-    let body = tokio::time::timeout_at(limit, limited)
-        .await
-        .map_err(|_| Fault::BodyTimeout)?
-        .map_err(|error| {
-            if error.is::<http_body_util::LengthLimitError>() {
-                Fault::BodyTooLarge
-            } else {
-                Fault::BodyBroken
-            }
-        })?
-        .to_bytes();
     let headers: serde_json::Map<String, serde_json::Value> = head
         .headers
         .iter()
@@ -59,6 +53,28 @@ async fn echo(record: &Record, inbound: &mut Inbound) -> Result<Response<Body>, 
         "client": record.cx.client.to_string(),
     });
     Ok(json(StatusCode::OK, format!("{shown}\n")))
+}
+
+/// The whole body of a request, of at most so many bytes, while its client is patient.
+pub(super) async fn read_body(
+    record: &Record,
+    inbound: &mut Inbound,
+    most: usize,
+) -> Result<Bytes, Fault> {
+    let Some(body) = inbound.body.take() else { return Err(Fault::Internal) };
+    let limited = Limited::new(body, most).collect();
+    let limit = crate::base::clock::deadline(record.cx.started.after(record.cx.peer.body_idle));
+    let body = tokio::time::timeout_at(limit, limited)
+        .await
+        .map_err(|_| Fault::BodyTimeout)?
+        .map_err(|error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                Fault::BodyTooLarge
+            } else {
+                Fault::BodyBroken
+            }
+        })?;
+    Ok(body.to_bytes())
 }
 
 fn health(draining: bool) -> Response<Body> {

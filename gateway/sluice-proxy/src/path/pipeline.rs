@@ -131,6 +131,7 @@ async fn run(record: &mut Record, inbound: &mut Inbound) -> Result<Response<Body
     let route = record.route.and_then(|index| view.routes.get(index)).unwrap_or(&view.unmatched);
     overload::refuse_if_short(record, route)?;
     overload::refuse_if_doomed(record, route)?;
+    record.cx.sensitive = route.sensitive;
     for (at, filter) in route.chain.iter().enumerate() {
         if at == route.guards {
             judge_caller(record, head)?;

@@ -19,6 +19,7 @@ use crate::parts::caller::Callers;
 use crate::parts::env::{Env, Owner, digest};
 use crate::parts::filters::{Filter, KeySource};
 use crate::parts::listener::Listener;
+use crate::parts::login::{Login, app};
 use crate::parts::proxies::{self, Proxies};
 use crate::parts::repeats::Repeats;
 use crate::parts::upstream::{Kind, Upstream};
@@ -55,6 +56,8 @@ pub(crate) struct Snapshot {
     pub(crate) identity_headers: Vec<http::HeaderName>,
     /// Issuers whose keys are followed while it is in force.
     pub(crate) key_sets: Vec<Arc<KeySource>>,
+    /// How people log in, if they do.
+    pub(crate) login: Option<Arc<Login>>,
     pub(crate) settings: Settings,
 }
 
@@ -87,6 +90,8 @@ pub(crate) fn compile(
             metrics: &workshop.metrics,
             problems: &mut problems,
             redis: None,
+            has_login: config.login.is_some() || config.is_broken("login"),
+            login: None,
             names: Arc::default(),
             key_sets: Vec::new(),
             apps: Arc::default(),
@@ -128,6 +133,7 @@ impl<'a> Compiler<'a> {
             &mut self.env,
         );
         let settings = self.settings(&at);
+        let login = self.login(&at);
         let upstreams = self.upstreams(&at.field("upstreams"));
         let owner = Owner { name: "global".to_owned(), captures: Vec::new() };
         let global = self.filters(&self.config.filters, &at.field("filters"), &owner);
@@ -169,6 +175,7 @@ impl<'a> Compiler<'a> {
                 streaming: false,
                 total: None,
                 repeats: Repeats::default(),
+                sensitive: false,
                 series,
                 outline: Outline {
                     hosts: Vec::new(),
@@ -187,6 +194,7 @@ impl<'a> Compiler<'a> {
             methods: self.methods(),
             identity_headers,
             key_sets: self.env.key_sets,
+            login,
             settings: settings?.watching(self.env.files),
         })
     }
@@ -252,6 +260,19 @@ impl<'a> Compiler<'a> {
             }
         }
         upstreams
+    }
+
+    /// Apps, and how people log in with them.
+    fn login(&mut self, at: &Place<'_>) -> Option<Arc<Login>> {
+        let listeners = &self.config.listeners;
+        let loopback = listeners.iter().all(|listener| listener.is_loopback());
+        let config = self.config.login.as_ref()?;
+        let told = self.env.problems.errors();
+        let built = app::build(&self.config.apps, loopback, &at.field("apps"), &mut self.env);
+        let whole = self.env.problems.errors() == told && !self.config.is_broken("apps");
+        let login = config.build(&built, whole, &at.field("login"), &mut self.env);
+        self.env.login.clone_from(&login);
+        login
     }
 
     /// Every method that some route names.

@@ -15,8 +15,8 @@ use crate::parts::filters::Declared;
 use crate::parts::profile::{Profile, signature};
 use crate::parts::version_gate;
 use crate::parts::{
-    admin, apps, breaker, bulkhead, caller, listener, overload, proxies, redis, repeats, routing,
-    upstream, websocket,
+    admin, apps, breaker, bulkhead, caller, listener, login, overload, proxies, redis, repeats,
+    routing, upstream, websocket,
 };
 
 /// The route table. Unknown keys are refused; keys that begin with `x-` are free for anchors.
@@ -77,6 +77,9 @@ pub(crate) struct Config {
     /// The Redis that gateways share.
     #[serde(default)]
     pub(crate) redis: redis::Config,
+    /// How people log in with the apps.
+    #[serde(default)]
+    pub(crate) login: Option<login::Config>,
     /// What the gateway takes on at most.
     #[serde(default)]
     pub(crate) overload: overload::Config,
@@ -214,6 +217,9 @@ pub(crate) struct Route {
     /// ends them.
     #[serde(default)]
     pub(crate) streaming: bool,
+    /// For payments and the like: while it cannot be said whether a token was revoked, nobody is let in.
+    #[serde(default)]
+    pub(crate) sensitive: bool,
 }
 
 fn default_application() -> String {
@@ -261,6 +267,8 @@ struct Keys {
     resolver: IgnoredAny,
     #[serde(default)]
     redis: IgnoredAny,
+    #[serde(default)]
+    login: IgnoredAny,
     #[serde(default)]
     overload: IgnoredAny,
     #[serde(default)]
@@ -310,6 +318,7 @@ impl Config {
             forwarded_header: sections.read("forwarded_header", || false),
             resolver: sections.read("resolver", upstream::discovery::Config::default),
             redis: sections.read("redis", redis::Config::default),
+            login: sections.read("login", || None),
             overload: sections.read("overload", overload::Config::default),
             shutdown: sections.read("shutdown", Shutdown::default),
             allow_shrink: sections.read("allow_shrink", || false),

@@ -40,6 +40,8 @@ pub(crate) struct Route {
     pub(crate) total: Option<Duration>,
     /// Which of its requests may be sent twice, and when they are.
     pub(crate) repeats: Repeats,
+    /// Nobody is let in whose token cannot be checked in full.
+    pub(crate) sensitive: bool,
     pub(crate) series: Arc<RouteSeries>,
     /// How it was declared, for people.
     pub(crate) outline: Outline,

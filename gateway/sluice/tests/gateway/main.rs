@@ -38,6 +38,7 @@ mod heads;
 mod hoards;
 mod hostile;
 mod http2;
+mod login;
 mod logs;
 mod long;
 mod machine;

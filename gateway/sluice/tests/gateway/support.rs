@@ -232,10 +232,15 @@ pub(crate) fn resident(gateway: &Gateway) -> u64 {
 
 /// What `sluice check` says about a config that it refuses; version and listeners are added.
 pub(crate) fn refusal(config: &str) -> String {
+    let listeners = "listeners: [ { name: plain, address: \"127.0.0.1:8080\" } ]\n";
+    refusal_whole(&format!("{listeners}{config}"))
+}
+
+/// The same of a config that has listeners.
+pub(crate) fn refusal_whole(config: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("routes.yaml");
-    let head = "version: 1\nlisteners: [ { name: plain, address: \"127.0.0.1:8080\" } ]\n";
-    std::fs::write(&path, format!("{head}{config}")).unwrap();
+    std::fs::write(&path, format!("version: 1\n{config}")).unwrap();
     let checked =
         Command::new(env!("CARGO_BIN_EXE_sluice")).arg("check").arg("--config").arg(&path).output();
     let checked = checked.unwrap();

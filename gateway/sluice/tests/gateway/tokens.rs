@@ -122,9 +122,15 @@ impl Key {
         format!(r#"{{{material},"kid":"{kid}"{more}}}"#)
     }
 
-    fn der(&self) -> Vec<u8> {
+    /// The public half in DER form.
+    pub(crate) fn der(&self) -> Vec<u8> {
         let private = self.private();
         openssl(&["pkey", "-in", private.to_str().unwrap(), "-pubout", "-outform", "DER"])
+    }
+
+    /// The private key in PEM form.
+    pub(crate) fn private_pem(&self) -> String {
+        std::fs::read_to_string(self.private()).unwrap()
     }
 
     /// A token that names its key.

@@ -11,6 +11,7 @@
 mod client;
 mod http2;
 mod limits;
+mod logins;
 mod machine;
 mod names;
 mod operators;
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 /// Its id, what happens, and what the gateway does about it.
 type Row = (&'static str, &'static str, &'static str);
 
-const PARTS: [(&str, &[Row]); 9] = [
+const PARTS: [(&str, &[Row]); 10] = [
     ("Clients over HTTP/1", client::ROWS),
     ("Clients over HTTP/2", http2::ROWS),
     ("TLS, header fields, paths, tunnels", names::ROWS),
@@ -32,6 +33,7 @@ const PARTS: [(&str, &[Row]); 9] = [
     ("Tokens", tokens::ROWS),
     ("Operators", operators::ROWS),
     ("Limits, and Redis", limits::ROWS),
+    ("Logging in", logins::ROWS),
     ("Secrets and logs", secrets::ROWS),
     ("The machine", machine::ROWS),
 ];

@@ -30,6 +30,7 @@ mod kept;
 mod key;
 pub(crate) mod keys;
 mod keyset;
+mod own;
 mod source;
 
 use cache::{Cache, Proof};
@@ -39,6 +40,7 @@ use form::Form;
 use keys::KeyConfig;
 use keyset::Looked;
 pub(crate) use keyset::{KeySet, Outcome};
+use own::{Own, Standing};
 pub(crate) use source::Source;
 use source::Trust;
 
@@ -55,6 +57,9 @@ pub(crate) struct Config {
     /// The same as a set from a file or from an issuer, instead of `keys`.
     #[serde(default)]
     jwks: Option<Box<source::Config>>,
+    /// `login`: the gateway's own tokens, with the keys of `login` and as long as they are not revoked.
+    #[serde(default)]
+    issuer: Option<Issuer>,
     /// Accepted `iss` values; empty means any, and then none is required.
     #[serde(default)]
     issuers: Vec<String>,
@@ -88,6 +93,14 @@ pub(crate) struct Config {
     cache: usize,
 }
 
+/// Who makes tokens, beside issuers elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Issuer {
+    /// This gateway, or others with the same `login`.
+    Login,
+}
+
 fn default_roles_claim() -> String {
     "roles".to_owned()
 }
@@ -107,7 +120,20 @@ fn default_cache() -> usize {
 
 impl Config {
     pub(crate) fn build(&self, at: &Place<'_>, _: &Owner, env: &mut Env<'_>) -> Option<Jwt> {
-        let trust = self.trust(at, env);
+        let own = match self.issuer {
+            None => None,
+            Some(Issuer::Login) => Some(self.own(at, env)?),
+        };
+        let trust = match &own {
+            None => self.trust(at, env),
+            Some(own) => match own.keys() {
+                Ok(keys) => Some(Trust::Fixed(Box::new(keys))),
+                Err(why) => {
+                    env.problems.error(&at.field("issuer"), format!("a key of `login`: {why}"));
+                    None
+                }
+            },
+        };
         let carriers = carrier::build(&self.from, self.forward_token, &at.field("from"), env);
         let mut copies = Some(Vec::new());
         for (name, claim) in &self.claims_to_headers {
@@ -124,13 +150,19 @@ impl Config {
             return None;
         }
         let checks = claims::Checks {
-            issuers: self.issuers.clone(),
+            issuers: match &env.login {
+                Some(login) if own.is_some() && self.issuers.is_empty() => {
+                    vec![login.token.issuer.clone()]
+                }
+                _ => self.issuers.clone(),
+            },
             audiences: self.audiences.clone(),
             required: self.required_claims.clone(),
             leeway: leeway.as_secs(),
         };
         Some(Jwt {
             trust: trust?,
+            own: own.map(Box::new),
             checks,
             any_role: self.any_role.clone(),
             roles_claim: self.roles_claim.clone(),
@@ -155,6 +187,21 @@ impl Config {
                 jwks.build(&place, env)
             }
         }
+    }
+
+    fn own(&self, at: &Place<'_>, env: &mut Env<'_>) -> Option<Own> {
+        let place = at.field("issuer");
+        if !self.keys.is_empty() || self.jwks.is_some() {
+            env.problems.error(&place, "write one of `issuer`, `keys` and `jwks`");
+            return None;
+        }
+        if !env.has_login {
+            env.problems
+                .error(&place, "there is no `login` section that makes tokens")
+                .help("write `login: { keys: [...] }` and `apps: [...]`; see docs/login.md");
+        }
+        // Where there is one that could not be compiled, that was told.
+        env.login.as_ref().map(|login| Own::new(Arc::clone(login)))
     }
 
     /// Names of cookies and parameters that carry tokens.
@@ -191,6 +238,8 @@ fn header_name(name: &str, at: &Place<'_>, env: &mut Env<'_>) -> Option<HeaderNa
 #[derive(Debug)]
 pub(crate) struct Jwt {
     trust: Trust,
+    /// For tokens of the gateway's own.
+    own: Option<Box<Own>>,
     checks: claims::Checks,
     any_role: Vec<String>,
     roles_claim: String,
@@ -235,6 +284,11 @@ impl Hooks for Jwt {
                 }
             },
         };
+        if let Some(own) = &self.own
+            && let Standing::Unclear = own.judge(cx, &head.method, &principal)?
+        {
+            Box::pin(own.ask(cx, &head.method, &principal)).await?;
+        }
         self.admit(cx, head, found, principal)
     }
 }
@@ -243,6 +297,16 @@ impl Jwt {
     /// Headers this filter sets for services; clients may never send them.
     pub(crate) fn identity_headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.copies.iter().map(|(name, _)| name)
+    }
+
+    /// What this filter says to a token that stands alone: no issuer is asked, and whether it was revoked
+    /// is not looked up.
+    pub(crate) fn try_token(&self, token: &[u8]) -> Result<(), Fault> {
+        let principal = self.verify(token, clock::unix_seconds()).map_err(|refused| {
+            let (Refused::For(fault) | Refused::Key(fault)) = refused;
+            fault
+        })?;
+        self.permit(&principal)
     }
 
     fn verify(&self, token: &[u8], now: u64) -> Result<Arc<Principal>, Refused> {
@@ -258,7 +322,13 @@ impl Jwt {
                 None => Refused::For(Fault::TokenInvalid),
             })?;
             let claims = key.verify(&form)?;
-            let expires = self.checks.check(&claims, now)?;
+            let mut expires = self.checks.check(&claims, now)?;
+            if let Some(own) = &self.own {
+                expires = expires.min(own.until(form.kid.as_deref()));
+                if expires <= now {
+                    return Err(Fault::TokenInvalid.into());
+                }
+            }
             let principal = Arc::new(Principal { claims });
             let proof = Proof { expires, generation, key: key.id };
             self.cache.put(token, &principal, proof);

@@ -177,6 +177,7 @@ impl<'a> Compiler<'a> {
             streaming: declared.streaming,
             total,
             repeats,
+            sensitive: declared.sensitive,
             series: self.series(&declared.id),
             outline,
         };

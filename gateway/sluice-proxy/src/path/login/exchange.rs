@@ -1,0 +1,316 @@
+//! The exchange of one code. The one rule: a code is sent once. Whoever has sent a byte of it keeps what
+//! came of it, and that is what everybody gets who comes with the same code; only where nothing was sent,
+//! another host may be asked, and another attempt may be made.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use sluice_engine::breaker;
+
+use super::{Job, MINUTE, busy, grant};
+use crate::base::clock::{self, Moment};
+use crate::base::fault::Fault;
+use crate::base::units::Secret;
+use crate::lasting::fetch::{Client, Failure, Limits, Url};
+use crate::lasting::link::Tls;
+use crate::lasting::login::flights::{Refused, Settled};
+use crate::lasting::login::{By, Outcome};
+use crate::lasting::vault::Vault;
+use crate::parts::login::app::Platform;
+use crate::parts::provider::exchange::{Asked, Identity, Sign};
+use crate::parts::provider::signer;
+
+/// How long what became of a code is remembered; platforms forget a code after 5 minutes.
+const REMEMBERED: Duration = Duration::from_secs(300);
+/// How often it is looked whether another gateway has an answer.
+const LOOK: Duration = Duration::from_millis(25);
+/// Longest wait for a place among the exchanges, and for a connection.
+const PLACE: Duration = Duration::from_millis(300);
+const CONNECT: Duration = Duration::from_millis(1000);
+/// Bytes of a platform's answer.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// What came of trying.
+enum Tried {
+    /// The code is spent.
+    Sent(Settled),
+    /// It is as good as before.
+    Unsent(Refused),
+}
+
+/// Makes the exchange, or finds out what came of it before.
+pub(super) async fn run(job: Job) -> Settled {
+    let name = name(&job);
+    let (settled, fresh) = settle(&job, &name).await;
+    let outcome = match &settled {
+        Ok(_) if fresh => Outcome::Ok,
+        Ok(_) => Outcome::Replayed,
+        Err(refused) => Outcome::Refused(refused.fault),
+    };
+    job.counter.desk.note(outcome);
+    settled
+}
+
+/// What becomes of the code, and whether this is news.
+async fn settle(job: &Job, name: &str) -> (Settled, bool) {
+    let stores = &job.login.stores;
+    if let Some(settled) = recall(&stores.here, name).await {
+        return (settled, false);
+    }
+    let Some(shared) = &stores.shared else {
+        return (finish(job, name, None).await, true);
+    };
+    loop {
+        match shared.put_new(name, PENDING, REMEMBERED).await {
+            Ok(true) => return (finish(job, name, Some(shared)).await, true),
+            // Without Redis the platform is who knows that a code is good only once.
+            Err(_) => return (finish(job, name, None).await, true),
+            Ok(false) => {}
+        }
+        if let Some(settled) = recall(shared, name).await {
+            return (settled, false);
+        }
+        if clock::now().after(LOOK) >= job.deadline {
+            // Another gateway has sent it, and may never say what came of it.
+            return (Err(Fault::ProviderTimeout.into()), false);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn finish(job: &Job, name: &str, claimed: Option<&Vault>) -> Settled {
+    match attempt(job).await {
+        Tried::Sent(settled) => {
+            let kept = keep(&settled);
+            // What cannot be kept is asked for again, and the platform says that the code was used.
+            let _ = job.login.stores.here.put(name, &kept, REMEMBERED).await;
+            if let Some(shared) = claimed {
+                let _ = shared.put(name, &kept, REMEMBERED).await;
+            }
+            settled
+        }
+        Tried::Unsent(refused) => {
+            if let Some(shared) = claimed {
+                let _ = shared.remove(name).await;
+            }
+            Err(refused)
+        }
+    }
+}
+
+async fn attempt(job: &Job) -> Tried {
+    let (login, desk) = (&job.login, &job.counter.desk);
+    let Some(platform) = &job.counter.app.platform else {
+        return Tried::Sent(welcome(job, development(job.code.expose())).await);
+    };
+    let second = Duration::from_secs(1);
+    let verdict = desk.count(By::App, login.share(login.limits.per_app_second), second);
+    if !verdict.admitted {
+        let retry_after = Some(verdict.retry_after);
+        return Tried::Unsent(Refused { fault: Fault::RateLimited, retry_after });
+    }
+    let waits = clock::now().after(PLACE).min(job.deadline);
+    let Some(_place) = desk.place(login.limits.at_once, waits).await else {
+        return Tried::Unsent(busy(second));
+    };
+    let admission = match desk.breaker.admit(&login.breaker, clock::now(), fastrand::u64(..)) {
+        Ok(admission) => admission,
+        Err(refusal) => return Tried::Unsent(busy(refusal.retry_after)),
+    };
+    if let Some(transition) = admission.transition {
+        tell(job, transition);
+    }
+    let began = clock::now();
+    let guard = Ticket { job, ticket: Some(admission.ticket), began };
+    let asked = ask(job, platform).await;
+    desk.timed(clock::now().saturating_since(began));
+    guard.record(match &asked {
+        Ok(_) | Err(Tried::Sent(Ok(_))) => breaker::Outcome::Success,
+        Err(Tried::Sent(Err(refused)) | Tried::Unsent(refused)) => match refused.fault {
+            Fault::ProviderBusy | Fault::ProviderTimeout => breaker::Outcome::Failure(0),
+            // The platform is well; the client, or our config, is not.
+            _ => breaker::Outcome::Success,
+        },
+    });
+    match asked {
+        Ok(identity) => Tried::Sent(welcome(job, identity).await),
+        Err(tried) => tried,
+    }
+}
+
+/// Asks the platform's hosts in turn, the next one only while nothing was sent.
+async fn ask(job: &Job, platform: &Platform) -> Result<Identity, Tried> {
+    let app = &job.counter.app;
+    let asked = Asked {
+        appid: &app.appid,
+        secret: app.secret.expose(),
+        code: job.code.expose(),
+        device: &job.device,
+        params: &app.params,
+    };
+    let provider = &platform.provider;
+    let extra: Vec<(&'static str, String)> = match provider.sign {
+        None => Vec::new(),
+        Some(signer::Scheme::AlipayRsa2) => {
+            vec![("timestamp", signer::beijing(clock::unix_seconds()))]
+        }
+    };
+    let sign = platform.signer.as_ref().map(|signer| |text: &str| signer.sign(text));
+    let sign = sign.as_ref().map(|sign| sign as Sign<'_>);
+    for base in &provider.bases {
+        let Some(question) = provider.question(&asked, &extra, sign) else {
+            tracing::error!(app = %app.id, "a login cannot be written down; look at the app's secret");
+            return Err(Tried::Unsent(Fault::Misconfigured.into()));
+        };
+        let (Some(url), now) = (base.with_target(&question.target), clock::now()) else {
+            return Err(Tried::Unsent(Fault::Misconfigured.into()));
+        };
+        let total = job.deadline.saturating_since(now);
+        if total.is_zero() {
+            break;
+        }
+        let mut request = Request::new(question.body);
+        *request.method_mut() = question.method;
+        *request.headers_mut() = question.headers;
+        let limits = Limits { connect: CONNECT, total, body: MAX_ANSWER };
+        let sent = AtomicBool::new(false);
+        match client(job, platform, &url, limits).ask_noting(&url, request, &sent).await {
+            Ok(answer) => {
+                let judged = provider.judge(answer.status().as_u16(), answer.body());
+                return judged.map_err(|fault| Tried::Sent(Err(refusal(job, fault))));
+            }
+            Err(failure) if !sent.load(Ordering::Relaxed) => {
+                tracing::warn!(app = %app.id, host = url.host(), %failure, "the platform was not reached");
+            }
+            Err(failure) => {
+                tracing::warn!(app = %app.id, host = url.host(), %failure, "the platform did not answer");
+                let fault = match failure {
+                    Failure::Timeout => Fault::ProviderTimeout,
+                    _ => Fault::ProviderBusy,
+                };
+                return Err(Tried::Sent(Err(refusal(job, fault))));
+            }
+        }
+    }
+    Err(Tried::Unsent(busy(Duration::from_secs(1))))
+}
+
+fn client(job: &Job, platform: &Platform, url: &Url, limits: Limits) -> Client {
+    let name = rustls::pki_types::ServerName::try_from(url.host().to_owned()).ok();
+    let tls = name
+        .filter(|_| url.is_secure())
+        .map(|server_name| Tls { config: std::sync::Arc::clone(&platform.tls), server_name });
+    Client { names: std::sync::Arc::clone(&job.login.names), tls, limits }
+}
+
+/// What a fault of the platform means for the client, and for the operator.
+fn refusal(job: &Job, fault: Fault) -> Refused {
+    if fault == Fault::Misconfigured {
+        tracing::error!(app = %job.counter.app.id,
+            "the platform refuses this app: its id, its secret or its rights are wrong");
+    }
+    let retry_after = match fault {
+        // The platform counts minutes.
+        Fault::RateLimited => Some(MINUTE),
+        Fault::ProviderBusy => Some(Duration::from_secs(1)),
+        _ => None,
+    };
+    Refused { fault, retry_after }
+}
+
+/// Lets somebody in whom the platform knows.
+async fn welcome(job: &Job, identity: Identity) -> Settled {
+    let login = &job.login;
+    let limit = login.share(login.limits.per_user_minute);
+    let verdict = job.counter.desk.count(By::User(&identity.open_id), limit, MINUTE);
+    if !verdict.admitted {
+        let retry_after = Some(verdict.retry_after);
+        return Err(Refused { fault: Fault::RateLimited, retry_after });
+    }
+    grant::new(job, &identity).await
+}
+
+/// Somebody whom no platform knows: the same for the same code.
+fn development(code: &str) -> Identity {
+    let plain = code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let open_id = if plain {
+        format!("dev-{code}")
+    } else {
+        format!("dev-{}", crate::parts::env::digest(code.as_bytes()))
+    };
+    let session_key = crate::parts::login::token::random_id().map(Secret::from);
+    Identity { open_id, union_id: None, session_key }
+}
+
+/// A breaker's ticket, which comes back even if the exchange is given up.
+struct Ticket<'a> {
+    job: &'a Job,
+    ticket: Option<breaker::Ticket>,
+    began: Moment,
+}
+
+impl Ticket<'_> {
+    fn record(mut self, outcome: breaker::Outcome) {
+        self.give_back(outcome);
+    }
+
+    fn give_back(&mut self, outcome: breaker::Outcome) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let (login, desk) = (&self.job.login, &self.job.counter.desk);
+        let now = clock::now();
+        let took = now.saturating_since(self.began);
+        let report = breaker::Report { outcome, took, id: 0 };
+        let changed = desk.breaker.record(&login.breaker, now, ticket, &report, fastrand::u64(..));
+        if let Some(transition) = changed {
+            tell(self.job, transition);
+        }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.give_back(breaker::Outcome::Ignored);
+    }
+}
+
+fn tell(job: &Job, transition: breaker::Transition) {
+    let (app, to, why) = (&job.counter.app.id, transition.to, transition.why);
+    tracing::warn!(%app, ?to, ?why, "the breaker of a platform has changed");
+}
+
+// === What is kept of a code ===
+
+/// Somebody has it.
+const PENDING: &[u8] = b"p";
+
+/// Of a code nothing is kept but a digest.
+fn name(job: &Job) -> String {
+    let hex: String = job.key.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sluice:login:code:{{{hex}}}")
+}
+
+fn keep(settled: &Settled) -> Vec<u8> {
+    match settled {
+        Ok(body) => [b"o", &body[..]].concat(),
+        Err(refused) => {
+            let seconds = refused.retry_after.map_or(0, |after| after.as_secs());
+            format!("f{} {seconds}", refused.fault.reason()).into_bytes()
+        }
+    }
+}
+
+async fn recall(vault: &Vault, name: &str) -> Option<Settled> {
+    let kept = vault.get(name).await.ok()??;
+    match kept.plain.split_first()? {
+        (b'o', body) => Some(Ok(Bytes::copy_from_slice(body))),
+        (b'f', text) => {
+            let (reason, seconds) = std::str::from_utf8(text).ok()?.split_once(' ')?;
+            let fault = Fault::ALL.iter().copied().find(|fault| fault.reason() == reason)?;
+            let seconds = seconds.parse().ok().filter(|seconds| *seconds > 0);
+            Some(Err(Refused { fault, retry_after: seconds.map(Duration::from_secs) }))
+        }
+        _ => None,
+    }
+}
