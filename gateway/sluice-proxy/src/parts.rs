@@ -9,6 +9,7 @@ pub(crate) mod caller;
 pub(crate) mod contract;
 pub(crate) mod env;
 pub(crate) mod exempt;
+pub(crate) mod fallback;
 pub(crate) mod filters;
 pub(crate) mod key;
 pub(crate) mod listener;

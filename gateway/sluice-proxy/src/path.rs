@@ -10,4 +10,5 @@ pub(crate) mod pipeline;
 pub(crate) mod record;
 mod remaining;
 pub(crate) mod survey;
+mod target;
 pub(crate) mod worker;

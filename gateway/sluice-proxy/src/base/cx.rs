@@ -111,6 +111,14 @@ pub(crate) struct Logged {
     pub(crate) user_agent: Option<HeaderValue>,
 }
 
+/// A failure that somebody else's answer stands in for.
+#[derive(Debug)]
+pub(crate) struct Instead {
+    pub(crate) fault: Fault,
+    /// The upstream that was asked instead; a fixed answer has none.
+    pub(crate) upstream: Option<Arc<str>>,
+}
+
 /// One request's record.
 #[derive(Debug)]
 pub(crate) struct Cx {
@@ -165,6 +173,8 @@ pub(crate) struct Cx {
     pub(crate) detail: Option<Arc<str>>,
     /// What the client should know of newer versions, for `X-MP-Upgrade`. Writer: `path::pipeline`.
     pub(crate) upgrade: Option<&'static str>,
+    /// What the answer stands in for. Writer: `path::target`.
+    pub(crate) instead: Option<Box<Instead>>,
     /// Why the request failed. Writer: `path::pipeline`.
     pub(crate) fault: Option<Fault>,
     /// Cap on the request body in bytes. Writer: filter `size_limit`.
@@ -217,6 +227,7 @@ impl Cx {
             breaker: None,
             detail: None,
             upgrade: None,
+            instead: None,
             fault: None,
             body_limit: None,
             deadline: None,

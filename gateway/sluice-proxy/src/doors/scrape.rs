@@ -70,6 +70,7 @@ impl Collector for Gateway {
         requests(&self.shared, &mut out);
         routes(&self.shared, &snapshot, &mut out);
         upstreams(&snapshot, &mut out);
+        breakers::fallbacks(&self.shared.workshop.retained, &mut out);
         breakers::writes(&self.shared.status, &mut out);
         pools(&self.shared, &mut out);
         clients(&self.shared, &mut out);

@@ -31,6 +31,7 @@ pub(crate) use cors::{Origin, preflight};
 pub(crate) use ip_rules::nets;
 pub(crate) use jwt::keys::KeyConfig;
 pub(crate) use jwt::{KeySet, Outcome as KeyOutcome, Source as KeySource, follow as follow_keys};
+pub(crate) use respond::{Config as RespondConfig, Respond};
 pub(crate) use size_limit::check_announced;
 
 /// Where in a request's way a filter runs; chains are sorted by this, stably.

@@ -66,6 +66,8 @@ struct Journey<'a> {
     tried: SmallVec<[usize; 3]>,
     /// Another attempt was granted before this one came to its end.
     granted: bool,
+    /// Whether anybody may have had anything of the request.
+    sent: bool,
     wants: Wants,
     /// What it wants of the choice of an endpoint.
     choice: Want,
@@ -96,13 +98,20 @@ pub(crate) async fn send(
     inbound: &mut Inbound,
     wants: Wants,
 ) -> Result<Response<Body>, Fault> {
-    let total = route.total.map(|total| record.cx.started.after(total));
+    let total = match inbound.since {
+        None => route.total.map(|total| record.cx.started.after(total)),
+        // Whoever stands in for another has a time of his own.
+        Some(since) => route.total.map(|_| since.after(service.timeouts.total.0)),
+    };
     let limit = total.into_iter().chain(record.cx.deadline).min();
-    let upload = upload(record, inbound.body.take(), route.streaming)?;
+    let mut bodies = match inbound.rest.take() {
+        Some(bodies) => *bodies,
+        None => Bodies::once(upload(record, inbound.body.take(), route.streaming)?),
+    };
     let head = &mut inbound.head;
-    let affinity = route.affinity.as_ref();
+    let affinity = route.affinity.as_ref().filter(|_| inbound.since.is_none());
     let choice = affinity.map(|affinity| affinity.want(&record.cx, head)).unwrap_or_default();
-    let (repeats, mut bodies) = (&route.repeats, Bodies::once(upload));
+    let repeats = &route.repeats;
     let twice = repeats.allow(&head.method, &head.headers);
     let keeps = keep(&mut bodies, repeats, twice, service.protocol, record);
     let introduction = Introduction::of(&mut head.headers, head.version, &record.cx);
@@ -117,7 +126,9 @@ pub(crate) async fn send(
     if remaining::is_doomed(limit, service.timeouts.floor.0, now) {
         return Err(Fault::DeadlineExceeded);
     }
-    record.cx.timing.gateway = now.saturating_since(record.cx.started);
+    if inbound.since.is_none() {
+        record.cx.timing.gateway = now.saturating_since(record.cx.started);
+    }
     let mut journey = Journey {
         record,
         upstream,
@@ -131,13 +142,19 @@ pub(crate) async fn send(
         keeps,
         tried: SmallVec::new(),
         granted: false,
+        sent: false,
         wants,
         choice,
         cookie: None,
         streaming: route.streaming,
         limit,
     };
-    journey.attempts(now).await?;
+    if let Err(fault) = journey.attempts(now).await {
+        let Journey { bodies, twice, sent, .. } = journey;
+        let whole = bodies.is_whole() && (twice || !sent);
+        inbound.rest = (whole && route.fallback.is_some()).then(|| Box::new(bodies));
+        return Err(fault);
+    }
     journey.accept()
 }
 
@@ -314,6 +331,7 @@ impl<'a> Journey<'a> {
         let host = headers::host(endpoint, self.service, &self.record.cx);
         let idle = lease.reused;
         let Some(body) = self.bodies.take() else { return Attempt::Failed(Fault::Internal) };
+        self.sent = true;
         self.tell(connected);
         let waited = match self.service.protocol {
             Protocol::Http1 => {

@@ -49,11 +49,7 @@ pub(super) async fn enter(
     service: &Service,
 ) -> Result<(), Fault> {
     let view = std::rc::Rc::clone(&record.view);
-    let bounds = [
-        (service.bulkhead.as_ref(), Fault::BulkheadFull),
-        (route.bulkhead.as_ref(), Fault::BulkheadFull),
-        (Some(&view.settings.overload.requests), Fault::Overloaded),
-    ];
+    let bounds = bounds(route, service, &view.settings.overload.requests);
     for (index, (bound, fault)) in bounds.into_iter().enumerate() {
         let Some(bound) = bound else { continue };
         let place = match bound.try_enter() {
@@ -65,6 +61,38 @@ pub(super) async fn enter(
         }
     }
     Ok(())
+}
+
+/// Takes a place of the service that is asked instead, for that of the one that has failed, and what else
+/// the request needs and does not have. Nobody waits for it: there has been waiting enough.
+pub(super) fn exchange(record: &mut Record, route: &Route, service: &Service) -> Result<(), Fault> {
+    let view = std::rc::Rc::clone(&record.view);
+    let bounds = bounds(route, service, &view.settings.overload.requests);
+    for (index, (bound, fault)) in bounds.into_iter().enumerate() {
+        let Some(slot) = record.places.get_mut(index) else { continue };
+        if index == 0 {
+            *slot = None;
+        }
+        let Some(bound) = bound.filter(|_| slot.is_none()) else { continue };
+        match bound.try_enter() {
+            Some(place) => *slot = Some(place),
+            None => return Err(later(record, fault)),
+        }
+    }
+    Ok(())
+}
+
+/// The bulkheads on the way to a service, the narrowest first.
+fn bounds<'a>(
+    route: &'a Route,
+    service: &'a Service,
+    gateway: &'a Bound,
+) -> [(Option<&'a Bound>, Fault); 3] {
+    [
+        (service.bulkhead.as_ref(), Fault::BulkheadFull),
+        (route.bulkhead.as_ref(), Fault::BulkheadFull),
+        (Some(gateway), Fault::Overloaded),
+    ]
 }
 
 async fn wait(

@@ -15,10 +15,9 @@ use sluice_engine::matcher::{self, Found, Match};
 use sluice_engine::mini::Client;
 
 use super::admission::{self, Admitted, Wants};
-use super::permit::{Permit, ended};
 use super::record::{Inbound, Record};
 use super::worker::Worker;
-use super::{builtin, forward, overload};
+use super::{builtin, overload, target};
 use crate::base::body::Body;
 use crate::base::clock;
 use crate::base::cx::{Cx, Logged, Peer};
@@ -45,7 +44,7 @@ pub(crate) async fn handle(
     cx.forwarded_header = view.settings.forwarded_header;
     let mut record = Box::new(Record::new(cx, worker, view));
     let (head, body) = request.into_parts();
-    let mut inbound = Inbound { head, body: Some(body) };
+    let mut inbound = Inbound { head, body: Some(body), rest: None, since: None };
     note(&mut record, &mut inbound.head);
     // A panic must cost its own request only; the record is consistent at every await.
     let outcome = AssertUnwindSafe(run(&mut record, &mut inbound)).catch_unwind().await;
@@ -269,12 +268,7 @@ async fn ask(
     match &upstream.kind {
         Kind::Builtin(kind) => Box::pin(builtin::serve(*kind, record, inbound)).await,
         Kind::Service(service) => {
-            let mut permit = Permit::ask(route.breaker.as_ref(), &mut record.cx, clock::now())?;
-            overload::enter(record, route, service).await?;
-            let answer = forward::send(record, route, upstream, service, inbound, wants).await;
-            overload::let_go(record, route, &answer);
-            permit.judge(ended(&answer, record), &mut record.cx, clock::now());
-            answer
+            target::ask(record, route, upstream, service, inbound, wants).await
         }
     }
 }

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use sluice_engine::mini::Client;
 
 use super::worker::{View, Worker};
-use crate::base::body::{End, Ending};
+use crate::base::body::{End, Ending, Source as Bodies};
 use crate::base::clock::{self, Moment};
 use crate::base::cx::Cx;
 use crate::base::fault::Fault;
@@ -28,6 +28,10 @@ pub(crate) struct Inbound {
     pub(crate) head: Parts,
     /// Taken by whoever reads it.
     pub(crate) body: Option<Incoming>,
+    /// The body of a request that has failed and may be sent to somebody else.
+    pub(crate) rest: Option<Box<Bodies>>,
+    /// When somebody else was asked; his time begins then.
+    pub(crate) since: Option<Moment>,
 }
 
 /// The record of one request.
@@ -145,7 +149,8 @@ impl Record {
             line.text("listener", &cx.peer.listener);
             line.text("route", &route.id);
             let own = || route.upstream.as_ref().map(|upstream| &upstream.name);
-            if let Some(upstream) = pool.as_ref().or_else(own) {
+            let instead = cx.instead.as_ref().and_then(|instead| instead.upstream.as_ref());
+            if let Some(upstream) = instead.or(pool.as_ref()).or_else(own) {
                 line.text("upstream", upstream);
             }
             if let Some(endpoint) = &cx.endpoint {
@@ -175,6 +180,9 @@ impl Record {
             line.number("status", u64::from(status.as_u16()));
             line.text("source", source.as_str());
             outcome(line, cx, end);
+            if let Some(instead) = &cx.instead {
+                line.text("fallback", instead.fault.reason());
+            }
             if let Some(breaker) = &cx.breaker {
                 line.text("breaker", breaker);
             }

@@ -25,6 +25,7 @@ use crate::parts::repeats::Repeats;
 use crate::parts::upstream::{Kind, Upstream};
 
 mod callers;
+mod fallback;
 mod routes;
 mod settings;
 
@@ -171,6 +172,7 @@ impl<'a> Compiler<'a> {
                 affinity: None,
                 bulkhead: None,
                 breaker: None,
+                fallback: None,
                 websocket: None,
                 streaming: false,
                 total: None,
@@ -291,7 +293,10 @@ impl<'a> Compiler<'a> {
             return;
         }
         for name in self.config.upstreams.keys() {
-            let used = |route: &config::Route| route.upstream.as_ref() == Some(name);
+            let used = |route: &config::Route| {
+                let fallback = route.fallback.as_ref().and_then(|it| it.upstream.as_ref());
+                route.upstream.as_ref() == Some(name) || fallback == Some(name)
+            };
             if !self.config.routes.iter().any(used) && !self.is_pool(name) {
                 self.env
                     .problems

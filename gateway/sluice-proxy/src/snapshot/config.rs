@@ -15,8 +15,8 @@ use crate::parts::filters::Declared;
 use crate::parts::profile::{Profile, signature};
 use crate::parts::version_gate;
 use crate::parts::{
-    admin, apps, breaker, bulkhead, caller, listener, login, overload, proxies, redis, repeats,
-    routing, upstream, websocket,
+    admin, apps, breaker, bulkhead, caller, fallback, listener, login, overload, proxies, redis,
+    repeats, routing, upstream, websocket,
 };
 
 /// The route table. Unknown keys are refused; keys that begin with `x-` are free for anchors.
@@ -200,6 +200,9 @@ pub(crate) struct Route {
     /// Stop asking the service for this route while that keeps failing.
     #[serde(default)]
     pub(crate) breaker: Option<breaker::Config>,
+    /// What callers get instead where the service cannot be asked, or does not answer.
+    #[serde(default)]
+    pub(crate) fallback: Option<fallback::Config>,
     /// By which names the service is told who is calling, if not as the rest.
     #[serde(default)]
     pub(crate) headers_profile: Option<Profile>,

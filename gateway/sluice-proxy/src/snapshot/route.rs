@@ -7,6 +7,7 @@ use crate::lasting::telemetry::metrics::RouteSeries;
 use crate::parts::breaker::Breaker;
 use crate::parts::bulkhead::Bound;
 use crate::parts::contract::ServiceContract;
+use crate::parts::fallback::Fallback;
 use crate::parts::filters::{Filter, Stage};
 use crate::parts::profile::Teller;
 use crate::parts::repeats::Repeats;
@@ -32,6 +33,8 @@ pub(crate) struct Route {
     pub(crate) affinity: Option<Affinity>,
     pub(crate) bulkhead: Option<Bound>,
     pub(crate) breaker: Option<Breaker>,
+    /// Who answers where the upstream fails.
+    pub(crate) fallback: Option<Fallback>,
     /// WebSocket upgrades, where they may pass.
     pub(crate) websocket: Option<WebSocket>,
     /// Long-lived answers: no total time limit and no cap on the body, an idle limit instead.

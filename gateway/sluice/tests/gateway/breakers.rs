@@ -1,5 +1,6 @@
 //! Breakers of endpoints and routes, what counts, what is told of why one opened, and holding one.
 
+mod fallback;
 mod forensics;
 mod scopes;
 mod writes;

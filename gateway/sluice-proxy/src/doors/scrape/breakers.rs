@@ -8,8 +8,25 @@ use sluice_engine::breaker::{State, Why};
 use crate::base::clock;
 use crate::doors::breakers::all;
 use crate::doors::shared::Status;
+use crate::lasting::retained::Retained;
 use crate::lasting::telemetry::families::Family;
+use crate::parts::fallback::Counts;
 use crate::snapshot::compile::Snapshot;
+
+/// What was answered instead of failures.
+pub(super) fn fallbacks(retained: &Retained, out: &mut Vec<MetricFamily>) {
+    let mut fallbacks = Family::counter(
+        "sluice_fallback_total",
+        "Failures of a route that its fallback stood in for, by cause and what came of that.",
+    );
+    for counts in retained.all::<Counts>() {
+        for (cause, outcome, count) in counts.all() {
+            let labels = [("route", &*counts.route), ("cause", cause), ("outcome", outcome)];
+            fallbacks.add(&labels, count);
+        }
+    }
+    fallbacks.done(out);
+}
 
 /// What operators changed, or tried to.
 pub(super) fn writes(status: &Status, out: &mut Vec<MetricFamily>) {

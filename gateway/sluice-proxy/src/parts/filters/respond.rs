@@ -71,13 +71,20 @@ pub(crate) struct Respond {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl Hooks for Respond {
-    async fn on_request(&self, _: &mut Cx, _: &mut Parts) -> Result<Flow, Fault> {
+impl Respond {
+    /// The answer.
+    pub(crate) fn answer(&self) -> Response<Body> {
         let mut response = Response::new(Body::full(self.body.clone()));
         *response.status_mut() = self.status;
         for (name, value) in &self.headers {
             response.headers_mut().append(name.clone(), value.clone());
         }
-        Ok(Flow::Answer(Box::new(response)))
+        response
+    }
+}
+
+impl Hooks for Respond {
+    async fn on_request(&self, _: &mut Cx, _: &mut Parts) -> Result<Flow, Fault> {
+        Ok(Flow::Answer(Box::new(self.answer())))
     }
 }

@@ -150,6 +150,13 @@ impl<'a> Compiler<'a> {
                 Some(self.breaker(config, declared, upstream.as_deref(), &at)?)
             }
         };
+        let fallback = match &declared.fallback {
+            None => None,
+            Some(config) => {
+                let at = at.field("fallback");
+                Some(self.fallback(config, declared, (around, &owner), service, &at)?)
+            }
+        };
         let (total, repeats) = (total?, repeats?);
         let affinity = service.and_then(|service| {
             service.affinity(&owner.captures, &at.field("upstream"), &mut self.env)
@@ -173,6 +180,7 @@ impl<'a> Compiler<'a> {
             affinity,
             bulkhead,
             breaker,
+            fallback,
             websocket,
             streaming: declared.streaming,
             total,
@@ -333,7 +341,7 @@ impl<'a> Compiler<'a> {
         None
     }
 
-    fn unknown(&mut self, at: &Place<'_>, what: &str, name: &str, known: &[&str]) {
+    pub(super) fn unknown(&mut self, at: &Place<'_>, what: &str, name: &str, known: &[&str]) {
         let problem = self.env.problems.error(at, format!("there is no {what} `{name}`"));
         if let Some(near) = nearest(name, known.iter().copied()) {
             problem.help(format!("did you mean `{near}`?"));
