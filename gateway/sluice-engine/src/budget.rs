@@ -1,8 +1,9 @@
 //! A budget for second attempts: a share of the requests of the last ten seconds, and a few where there
 //! are few requests, so that a service that fails under its load is not given more of it.
 //!
-//! The few are for a service that works: they are no more than what it answered well, and [`TRUSTED`]
-//! before it has answered at all. A service of which every request fails gets the share alone.
+//! The few are for a service that works: they are no more than what it answered well in that time, or
+//! [`TRUSTED`] that good answers earn back. A new service has those on credit, and its share repays them. So
+//! one of which every request fails gets the share alone, over any number of requests above a few.
 //!
 //! Counting requests is left to the caller, who does so anyway and tells the sums when it asks; a
 //! request that needs no second attempt costs nothing here. The one rule: those sums never fall.
@@ -15,7 +16,7 @@ use crate::moment::Moment;
 /// How far back requests and second attempts count.
 pub const WINDOW: Duration = Duration::from_secs(10);
 
-/// Second attempts in a window that nobody has to earn.
+/// Second attempts that good answers earn, however long ago they were.
 pub const TRUSTED: u64 = 10;
 
 const SLOTS: usize = 10;
@@ -61,6 +62,11 @@ struct Inner {
     tally: Tally,
     /// The caller's sums when it asked last.
     seen: Seen,
+    /// The share of the requests that was not used, in hundredths of an attempt; a debt while a new
+    /// service has used what it has not earned.
+    share: i64,
+    /// What good answers have earned.
+    earned: u64,
     /// The number of the newest slot.
     newest: u64,
     slots: [Slot; SLOTS],
@@ -77,16 +83,25 @@ impl Cell {
     /// Asks for one second attempt at `now`.
     pub fn admit(&self, rules: &Rules, now: Moment, seen: Seen) -> bool {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.roll(now, seen);
+        let new = inner.roll(now, seen);
         let granted: u64 = inner.slots.iter().map(|slot| slot.granted).sum();
         let requests: u64 = inner.slots.iter().map(|slot| slot.requests).sum();
         let well: u64 = inner.slots.iter().map(|slot| slot.well).sum();
-        let share = u128::from(requests) * u128::from(rules.percent);
+        let share = hundredths(requests, rules);
+        inner.share = inner.share.saturating_add(hundredths(new.requests, rules)).min(share);
+        let of_share = inner.share >= WHOLE && hundreds(granted + 1) <= share;
         let few = u64::from(rules.min_per_second).saturating_mul(WINDOW.as_secs());
-        let few = few.min(well.saturating_add(TRUSTED));
-        let admitted = granted < few || u128::from(granted + 1) * 100 <= share;
+        let is_new = hundredths(inner.seen.requests, rules) < hundreds(TRUSTED);
+        let on_credit = is_new && inner.tally.granted < TRUSTED;
+        let trusted = granted < TRUSTED && (inner.earned > 0 || on_credit);
+        let admitted = of_share || granted < few && (granted < well || trusted);
         if admitted {
             inner.tally.granted += 1;
+            if !of_share && granted >= well && inner.earned > 0 {
+                inner.earned -= 1;
+            } else if of_share || granted >= well {
+                inner.share -= WHOLE;
+            }
             let newest = inner.newest;
             if let Some(slot) = inner.slot(newest) {
                 slot.granted += 1;
@@ -104,10 +119,24 @@ impl Cell {
     }
 }
 
+/// The hundredths of one attempt.
+const WHOLE: i64 = 100;
+
+/// The share of so many requests.
+fn hundredths(requests: u64, rules: &Rules) -> i64 {
+    i64::try_from(requests).unwrap_or(i64::MAX).saturating_mul(i64::from(rules.percent))
+}
+
+fn hundreds(attempts: u64) -> i64 {
+    i64::try_from(attempts).unwrap_or(i64::MAX).saturating_mul(WHOLE)
+}
+
 impl Inner {
     /// Forgets slots that are over, and spreads the requests since the last question evenly over the
     /// time since then: when they came, nobody has noted.
-    fn roll(&mut self, now: Moment, seen: Seen) {
+    ///
+    /// Tells what is new.
+    fn roll(&mut self, now: Moment, seen: Seen) -> Seen {
         // Another thread may have seen a slightly later clock, and slightly larger sums.
         let slot = (now.nanos() / SLOT).max(self.newest);
         let new = seen.requests.saturating_sub(self.seen.requests);
@@ -136,6 +165,8 @@ impl Inner {
             slot.requests += new % span;
             slot.well += well % span;
         }
+        self.earned = self.earned.saturating_add(well).min(TRUSTED);
+        Seen { requests: new, well }
     }
 
     fn slot(&mut self, number: u64) -> Option<&mut Slot> {
@@ -164,18 +195,21 @@ mod tests {
     fn a_few_are_granted_without_any_requests() {
         let cell = Cell::default();
         assert_eq!(granted(&cell, at(0), 0), 10);
-        assert_eq!(granted(&cell, at(9_999), 0), 0);
-        assert_eq!(granted(&cell, at(10_000), 0), 10);
-        assert_eq!(cell.tally(), Tally { granted: 20, refused: 2_980 });
+        assert_eq!(granted(&cell, at(60_000), 0), 0, "nothing was answered well since then");
+        // Good answers count however long ago they were.
+        assert!(cell.admit(&RULES, at(60_000), Seen { requests: 100, well: 100 }));
+        assert_eq!(granted(&cell, at(90_000), 100), 10);
+        assert_eq!(granted(&cell, at(120_000), 100), 0);
+        assert_eq!(cell.tally(), Tally { granted: 21, refused: 3_980 });
     }
 
     #[test]
     fn a_service_that_works_earns_a_few_more() {
-        for (well, few) in [(0, 10), (5, 15), (20, 30), (60, 30)] {
+        for (well, few) in [(0, 12), (5, 12), (20, 20), (60, 30)] {
             let cell = Cell::default();
             let seen = Seen { requests: 60, well };
             let granted = (0..1000).filter(|_| cell.admit(&RULES, at(0), seen)).count();
-            assert_eq!(granted, few.max(12), "{well}");
+            assert_eq!(granted, few, "{well}");
         }
     }
 
@@ -188,8 +222,8 @@ mod tests {
                 let seen = Seen { requests: n, well: 0 };
                 extra += u64::from(cell.admit(&RULES, at(n * each), seen));
             }
-            let most = requests / 5;
-            assert!((most * 9 / 10..=most + TRUSTED).contains(&extra), "{each} ms: {extra}");
+            let most = (requests / 5).max(TRUSTED);
+            assert!((most * 9 / 10..=most).contains(&extra), "{each} ms: {extra}");
         }
     }
 
@@ -200,7 +234,7 @@ mod tests {
         assert_eq!(granted(&cell, at(1_500), 2_000), 200);
         // The first thousand is out of sight, and so are the attempts that it paid for.
         assert_eq!(granted(&cell, at(10_500), 2_000), 0);
-        assert_eq!(granted(&cell, at(11_500), 2_000), 10);
+        assert_eq!(granted(&cell, at(11_500), 2_000), 0);
     }
 
     #[test]

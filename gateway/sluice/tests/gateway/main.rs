@@ -22,6 +22,7 @@ mod answers;
 mod balance;
 mod bodies;
 mod breakers;
+mod bulkheads;
 mod cancel;
 mod clocks;
 mod configs;

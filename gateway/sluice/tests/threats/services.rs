@@ -49,7 +49,7 @@ pub(crate) const ROWS: &[Row] = &[
     (
         "U-20",
         "a service that always fails",
-        "at most a fifth more: 1.2 times what it is offered, 10 in 10 s in any case",
+        "at most 1.2 times what it is offered, or 10 more of less than 50",
     ),
     (
         "U-21",

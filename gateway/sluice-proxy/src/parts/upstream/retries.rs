@@ -31,8 +31,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 pub(crate) struct Config {
     /// Further attempts as a share of the requests.
     budget: Percent,
-    /// Further attempts a second, on average, for a service that answers; one that fails always has the
-    /// share alone.
+    /// Further attempts a second, on average, where good answers have earned them; a service that fails
+    /// always has the share alone.
     min_per_second: u16,
     /// Attempts of one request, the first one included: 1 to 3.
     attempts: u8,

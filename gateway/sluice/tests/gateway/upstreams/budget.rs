@@ -1,18 +1,25 @@
 //! The budget for second attempts: a service that fails is not given twice the load.
 
+use std::time::Duration;
+
+use sluice_chaos::load::Plan;
 use sluice_chaos::recorder::Recorder;
 use sluice_chaos::rogue::{self, Rogue};
 
 use crate::support::{Gateway, Setup};
 
-async fn gateway(more: &str, endpoints: &[std::net::SocketAddr]) -> Gateway {
+fn config(more: &str, endpoints: &[std::net::SocketAddr]) -> String {
     let endpoints: Vec<String> =
         endpoints.iter().map(|addr| format!("{{ address: \"{addr}\" }}")).collect();
-    let config = format!(
+    format!(
         "upstreams: {{ up: {{ {more} endpoints: [ {} ] }} }}\nroutes: [ {{ id: up, upstream: up }} ]\n",
         endpoints.join(", ")
-    );
-    Gateway::start_with(&config, Setup { workers: Some(2), ..Setup::default() }).await
+    )
+}
+
+async fn gateway(more: &str, endpoints: &[std::net::SocketAddr]) -> Gateway {
+    let setup = Setup { workers: Some(2), ..Setup::default() };
+    Gateway::start_with(&config(more, endpoints), setup).await
 }
 
 #[tokio::test]
@@ -36,6 +43,56 @@ async fn u_20_a_service_that_always_fails_gets_few_second_attempts() {
     assert_eq!(refused, (REQUESTS - extra) as f64);
     let lines = gateway.log_lines(REQUESTS).await;
     assert!(lines.iter().all(|line| line["attempts"].as_u64().unwrap() <= 2));
+}
+
+/// What a service sees of which every request fails: by two ways of failing, with two and three attempts,
+/// at several rates.
+///
+/// Shows U-20.
+#[tokio::test]
+#[ignore = "second tier: half a minute of failures; prints a table"]
+async fn long_a_failing_service_sees_a_fifth_more_at_most() {
+    const SECONDS: u64 = 30;
+    let mut runs = Vec::new();
+    for (failure, attempts, rate) in [
+        ("reset", 2, 20),
+        ("reset", 2, 200),
+        ("reset", 3, 100),
+        ("503", 2, 2),
+        ("503", 2, 20),
+        ("503", 2, 200),
+        ("503", 3, 100),
+    ] {
+        runs.push(tokio::spawn(async move {
+            let services = [0; 3].map(|_| match failure {
+                "503" => {
+                    Rogue::start(rogue::answer("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"))
+                }
+                _ => Rogue::start(rogue::reset_after_head()),
+            });
+            let addresses: Vec<_> = services.iter().map(Rogue::addr).collect();
+            let config = config(&format!("retries: {{ attempts: {attempts} }},"), &addresses)
+                .replace("upstream: up }", "upstream: up, retries: { statuses: [503] } }");
+            let gateway = Gateway::start(&config).await;
+            let load = Plan::new(gateway.http, "/").host("a").per_second(rate);
+            let load = load.duration(Duration::from_secs(SECONDS)).run().await;
+            let seen: usize = services.iter().map(|service| service.heads().len()).sum();
+            let ratio = seen as f64 / load.sent as f64;
+            let row = format!(
+                "| {failure} | {attempts} | {rate} | {} | {seen} | {ratio:.3} |",
+                load.sent
+            );
+            (row, ratio)
+        }));
+    }
+    println!(
+        "| failure | attempts | a second | offered | seen | ratio |\n|---|---|---|---|---|---|"
+    );
+    for run in runs {
+        let (row, ratio) = run.await.unwrap();
+        println!("{row}");
+        assert!(ratio <= 1.2, "{row}");
+    }
 }
 
 const NONE: &str = "retries: { budget: 0%, min_per_second: 0 }, ejection: { enabled: false },";
