@@ -132,7 +132,7 @@ async fn no_canary_comes_out() {
         assert_eq!(gateway.admin(page).await.status, 200, "{page}");
     }
     eventually("Redis to refuse the password", async || {
-        gateway.daemon.output().contains("no connection to Redis")
+        gateway.daemon.output().contains("Redis does not answer")
     })
     .await;
     gateway.daemon.wait_for_output("panic: ").await;
