@@ -27,7 +27,9 @@ usage: cargo xtask <verb>
   lint              formatting, and clippy with warnings denied
   deny              banned crates, licences and sources, by deny.toml
   bench [OPTIONS]   Sluice beside other proxies; --help tells the options
-  budget [--write]  instructions and allocations of a request, against benches/budgets.json
+  budget [--calls | --write]
+                    instructions and allocations of a request, against benches/budgets.json;
+                    --calls only those of the engine's mechanisms
   pgo               a release build guided by what the benchmarks do
   conformance [--only WORD] [--sluice PROGRAM] [--write-docs]
                     clients and scanners that others wrote, against Sluice, nginx and HAProxy
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         ["deny"] => deny::run(&shell),
         ["bench", options @ ..] => bench::run(&shell, options),
         ["budget"] => budget::run(&shell, Wanted::All),
+        ["budget", "--calls"] => budget::run(&shell, Wanted::Calls),
         ["budget", "--write"] => budget::run(&shell, Wanted::Write),
         ["pgo"] => pgo::run(&shell),
         ["conformance", options @ ..] => conformance::run(&shell, options),

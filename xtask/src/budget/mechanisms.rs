@@ -15,6 +15,9 @@ const RUNS: [u64; 2] = [100, 1_100];
 /// What one call of each costs.
 pub(super) fn count(shell: &Shell) -> Result<Vec<(String, Counts)>, Failure> {
     let program = build(shell)?;
+    let folder = shell.root().join("target/budget");
+    std::fs::create_dir_all(&folder)
+        .map_err(|error| Failure(format!("{}: {error}", folder.display())))?;
     let names = shell.capture(shell.command(&program))?;
     let [short, long] = RUNS;
     let mut all = Vec::new();
