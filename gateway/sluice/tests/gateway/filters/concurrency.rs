@@ -46,12 +46,17 @@ async fn start_before(redis: Option<&Redis>, service: &str) -> Gateway {
     gateway
 }
 
-/// A request in progress: its body is not whole.
+/// A request in progress: its body is not whole. The limit has admitted it, or else a call that looks how many
+/// there are could take the place it is for.
 async fn begin(gateway: &Gateway, user: &str) -> Client {
     let mut client = gateway.client().await;
-    let head =
-        format!("POST /a HTTP/1.1\r\nHost: a\r\nX-User: {user}\r\nContent-Length: 2\r\n\r\n1");
+    let head = format!(
+        "POST /a HTTP/1.1\r\nHost: a\r\nX-User: {user}\r\nContent-Length: 2\r\n\
+         Expect: 100-continue\r\n\r\n"
+    );
     client.send(head).await;
+    assert_eq!(client.read_some().await, b"HTTP/1.1 100 Continue\r\n\r\n");
+    client.send("1").await;
     client
 }
 
