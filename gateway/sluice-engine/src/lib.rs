@@ -24,6 +24,7 @@
 //! | [`ejection`] | whether an endpoint that keeps failing is taken out of use |
 //! | [`budget`] | whether a request may be sent a second time |
 //! | [`backoff`] | how long to wait before that |
+//! | [`signature`] | what a signed request says, and over which text |
 //! | [`template`] | how a text with holes is filled |
 //! | [`mask`] | what of a text must not stand in a log |
 //! | [`mini`] | which mini-program is calling, and in which version |
@@ -56,6 +57,7 @@ pub mod pressure;
 pub mod proxy_protocol;
 pub mod quota;
 pub mod rotation;
+pub mod signature;
 pub mod template;
 pub mod timeout;
 pub mod trace;

@@ -6,6 +6,7 @@ pub(crate) mod fetch;
 pub(crate) mod limits;
 pub(crate) mod link;
 pub(crate) mod login;
+pub(crate) mod nonces;
 pub(crate) mod places;
 pub(crate) mod pool;
 pub(crate) mod redis;

@@ -12,6 +12,7 @@ pub(crate) mod exempt;
 pub(crate) mod fallback;
 pub(crate) mod filters;
 pub(crate) mod key;
+pub(crate) mod key_records;
 pub(crate) mod listener;
 pub(crate) mod login;
 pub(crate) mod overload;

@@ -188,6 +188,9 @@ fn every_config_in_the_documents_is_fine() {
     {
         fs::write(folder.path().join(name), text).unwrap();
     }
+    for name in ["jwt.key", "sign.key", "partner.key"] {
+        fs::write(folder.path().join(name), "0123456789abcdefghijklmnopqrstuvwxyz").unwrap();
+    }
     let mut seen = 0;
     for page in pages() {
         for block in configs_in(&page) {

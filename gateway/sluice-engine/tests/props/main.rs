@@ -27,6 +27,8 @@ mod proxy_protocol;
 #[cfg(test)]
 mod request_head;
 #[cfg(test)]
+mod signature;
+#[cfg(test)]
 mod text;
 #[cfg(test)]
 mod timeout;

@@ -28,6 +28,12 @@ pub(crate) fn unix_seconds() -> u64 {
     wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// Whole milliseconds since 1970 by the wall clock.
+pub(crate) fn unix_millis() -> u64 {
+    let since = wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn instant() -> Instant {
     #[expect(clippy::disallowed_methods, reason = "the one home of the monotonic clock")]
     Instant::now()

@@ -17,6 +17,7 @@ use super::body::Meter;
 use super::clock::Moment;
 use super::clocks::Clocks;
 use super::fault::Fault;
+use super::inlet::Ahead;
 use super::respond::Envelope;
 use super::secured::Secured;
 
@@ -154,11 +155,13 @@ pub(crate) struct Cx {
     pub(crate) request_id: Option<HeaderValue>,
     /// Whether the route takes no chances with tokens. Writer: `path::pipeline`.
     pub(crate) sensitive: bool,
-    /// The proven caller. Writer: filter `jwt`.
+    /// The proven caller. Writers: filters that identify.
     pub(crate) principal: Option<Arc<Principal>>,
     /// The mini-program that calls, if it says so. Writers: `path::admission`, and `path::pipeline` once
     /// there is a principal.
     pub(crate) mini: Option<Box<mini::Client>>,
+    /// The name of the caller's key, for the log. Writers: filters `signature`, `api_key`.
+    pub(crate) key_name: Option<Arc<str>>,
     /// The tightest limit met. Writer: filter `rate_limit`.
     pub(crate) limit: Option<LimitState>,
     /// What is given back when the request is over. Writer: filter `rate_limit`.
@@ -183,7 +186,9 @@ pub(crate) struct Cx {
     pub(crate) deadline: Option<Moment>,
     /// The host to send instead of the client's. Writer: filter `rewrite`.
     pub(crate) upstream_host: Option<HeaderValue>,
-    /// The request body's meter, when there is a body. Writer: `path::pipeline`.
+    /// The request body, where a filter may read it before it is sent. Writers: `path::pipeline`, `base::inlet`.
+    pub(crate) ahead: Option<Ahead>,
+    /// The request body's meter, when there is a body. Writers: `path::forward`, `base::inlet`.
     pub(crate) upload: Option<Rc<Meter>>,
     /// Attempts made. Writer: `path::forward`.
     pub(crate) attempts: u32,
@@ -220,6 +225,7 @@ impl Cx {
             sensitive: false,
             principal: None,
             mini: None,
+            key_name: None,
             limit: None,
             holds: Vec::new(),
             origin: None,
@@ -232,6 +238,7 @@ impl Cx {
             body_limit: None,
             deadline: None,
             upstream_host: None,
+            ahead: None,
             upload: None,
             attempts: 0,
             retried: None,
@@ -255,6 +262,18 @@ impl Cx {
     /// A capture by its position in the route's path.
     pub(crate) fn capture(&self, at: usize) -> &str {
         self.captures.get(at).map_or("", AsRef::as_ref)
+    }
+
+    /// Joins what a key proves with what is known of the caller already; of one name, the key's claim counts.
+    pub(crate) fn join(&mut self, proven: &Arc<Principal>) {
+        self.principal = Some(match self.principal.take() {
+            None => Arc::clone(proven),
+            Some(known) => {
+                let mut claims = known.claims.clone();
+                claims.extend(proven.claims.iter().map(|(name, v)| (name.clone(), v.clone())));
+                Arc::new(Principal { claims })
+            }
+        });
     }
 
     /// A claim of the proven caller.

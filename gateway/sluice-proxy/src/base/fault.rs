@@ -146,6 +146,24 @@ faults! {
         "The token cannot be checked now; try again later.";
     ClaimRefused = "claim_refused", 403, grpc 7, Client,
         "The token does not permit this call.";
+    SignatureMissing = "signature_missing", 401, grpc 16, Client,
+        "The request must be signed.";
+    SignatureInvalid = "signature_invalid", 401, grpc 16, Client,
+        "The signature is not valid.";
+    SignatureExpired = "signature_expired", 401, grpc 16, Client,
+        "The request was signed too long ago, or by a clock that is wrong.";
+    BodyUnsigned = "body_unsigned", 401, grpc 16, Client,
+        "The signature does not cover the body.";
+    Replayed = "replayed", 401, grpc 16, Client,
+        "This very request was made before.";
+    ReplayStoreDown = "replay_store_down", 503, grpc 14, Gateway,
+        "Whether this request was made before cannot be checked now.";
+    KeyExpired = "key_expired", 401, grpc 16, Client,
+        "The key has expired.";
+    KeyStoreDown = "key_store_down", 503, grpc 14, Gateway,
+        "Keys cannot be looked up now.";
+    IdentityMissing = "identity_missing", 401, grpc 16, Client,
+        "It is not known who is calling.";
     RateLimited = "rate_limited", 429, grpc 8, Client,
         "Too many requests; try again later.";
     LimitStoreDown = "limit_store_down", 503, grpc 14, Gateway,
@@ -231,6 +249,18 @@ impl Fault {
     /// Position in [`Fault::ALL`], for counters.
     pub(crate) const fn index(self) -> usize {
         self as usize
+    }
+
+    /// Whether the client should compare its clock with ours: the refusal says what time it is here.
+    pub(crate) const fn tells_time(self) -> bool {
+        matches!(
+            self,
+            Self::SignatureMissing
+                | Self::SignatureInvalid
+                | Self::SignatureExpired
+                | Self::BodyUnsigned
+                | Self::Replayed
+        )
     }
 
     /// The stable reason word.

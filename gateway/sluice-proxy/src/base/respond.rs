@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::body::Body;
+use super::clock;
 use super::cx::Cx;
 use super::fault::Fault;
 
@@ -106,7 +107,12 @@ fn body(fault: Fault, cx: &mut Cx) -> String {
             r#""type":"about:blank","title":"{message}","status":{status},{also}"reason":"{reason}","trace_id":"{trace}""#
         ),
     };
-    format!("{{{text}}}\n")
+    let time = if fault.tells_time() {
+        format!(r#","server_time":{}"#, clock::unix_millis())
+    } else {
+        String::new()
+    };
+    format!("{{{text}{time}}}\n")
 }
 
 fn content_type(envelope: Envelope) -> &'static str {
@@ -119,7 +125,13 @@ fn content_type(envelope: Envelope) -> &'static str {
 /// RFC 6750 section 3: a missing credential gets a bare challenge, a bad one gets the error code.
 fn challenge(fault: Fault) -> HeaderValue {
     HeaderValue::from_static(match fault {
-        Fault::TokenMissing => "Bearer",
+        Fault::TokenMissing | Fault::IdentityMissing => "Bearer",
+        Fault::SignatureMissing
+        | Fault::SignatureInvalid
+        | Fault::SignatureExpired
+        | Fault::BodyUnsigned
+        | Fault::Replayed => "Signature",
+        Fault::KeyExpired => "Signature, ApiKey",
         Fault::TokenExpired => r#"Bearer error="invalid_token", error_description="expired""#,
         _ => r#"Bearer error="invalid_token""#,
     })

@@ -32,10 +32,10 @@ use address::{Address, Servers};
 use cluster::{Elsewhere, Slots};
 use counting::{Command, Scripts};
 pub(crate) use counting::{Granted, Order, Rules, most};
-use link::Link;
+use link::{Link, Need};
 pub(crate) use places::Entry;
 use resp::Reply;
-pub(crate) use values::Gone;
+pub(crate) use values::{Gone, hidden};
 pub(crate) use why::{Failures, Why};
 
 /// Longest wait for an answer.
@@ -154,17 +154,33 @@ impl Target {
 
     /// Runs a command within [`OPERATION`], on the server that has its key.
     async fn ask(self: &Arc<Self>, command: &Command<'_>) -> Option<Reply> {
-        self.ask_within(OPERATION, command).await
+        let client = self.client();
+        let link = client.link(self, command.key)?;
+        self.pursue(command, &client, link, clock::now().after(OPERATION), Need::Wanted).await
     }
 
+    /// For who cannot go on without an answer: waits longer, for a worker's first connection too, and is not
+    /// turned away because others wait.
     async fn ask_within(
         self: &Arc<Self>,
         patience: Duration,
         command: &Command<'_>,
     ) -> Option<Reply> {
         let client = self.client();
-        let until = clock::now().after(patience);
-        let mut link = client.link(self, command.key)?;
+        client.link(self, command.key)?.first_tried().await;
+        // By now it may be known which node of a cluster has the key.
+        let link = client.link(self, command.key)?;
+        self.pursue(command, &client, link, clock::now().after(patience), Need::Required).await
+    }
+
+    async fn pursue(
+        self: &Arc<Self>,
+        command: &Command<'_>,
+        client: &Client,
+        mut link: Rc<Link>,
+        until: Moment,
+        need: Need,
+    ) -> Option<Reply> {
         let (mut whole, mut asking) = (false, false);
         for _ in 0..TRIES {
             let sent = link.ask(
@@ -177,6 +193,7 @@ impl Target {
                 },
                 until,
                 asking,
+                need,
             );
             // Not asked at all: that it is gone is known already.
             let reply = sent.await?;
@@ -315,6 +332,7 @@ impl Client {
                 },
                 until,
                 false,
+                Need::Wanted,
             );
             if let Some(Ok(reply)) = asked.await
                 && let Some(slots) = Slots::read(&reply, &link.address)

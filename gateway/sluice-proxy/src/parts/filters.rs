@@ -24,6 +24,7 @@ mod redirect;
 mod request_id;
 mod respond;
 mod rewrite;
+mod signature;
 mod size_limit;
 mod strip_prefix;
 
@@ -140,6 +141,7 @@ filters! {
     Guard ip_rules::IpRules "ip_rules",
     Guard size_limit::SizeLimit "size_limit",
     Identify jwt::Jwt "jwt",
+    Identify signature::Signature "signature",
     Limit rate_limit::RateLimit "rate_limit",
     Shape headers::Headers "headers",
     Shape strip_prefix::StripPrefix "strip_prefix",
@@ -197,6 +199,31 @@ impl Filter {
     /// Whether it may find out who is calling.
     pub(crate) fn identifies(&self) -> bool {
         self.stage() == Stage::Identify
+    }
+
+    /// Whether it reads the request's body before it is sent.
+    pub(crate) fn reads_body(&self) -> bool {
+        match self {
+            Self::Signature(signature) => signature.reads_body(),
+            _ => false,
+        }
+    }
+
+    /// Whether a filter before it has to say who is calling.
+    pub(crate) fn needs_identity(&self) -> bool {
+        match self {
+            Self::Signature(signature) => signature.needs_identity(),
+            _ => false,
+        }
+    }
+
+    /// Whether it says who is calling.
+    pub(crate) fn gives_identity(&self) -> bool {
+        match self {
+            Self::Jwt(_) => true,
+            Self::Signature(signature) => !signature.needs_identity(),
+            _ => false,
+        }
     }
 
     /// Whether the chain ends here for every request.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use http::header::SET_COOKIE;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use sluice_engine::breaker::Outcome;
 use sluice_engine::pressure::Stage;
 use smallvec::SmallVec;
@@ -20,6 +19,7 @@ use crate::base::body::{Answer, Body, Meter, Source as Bodies, Upload};
 use crate::base::clock::{self, Moment};
 use crate::base::fault::Fault;
 use crate::base::http1::{Added as _, Head};
+use crate::base::inlet::Inlet;
 use crate::lasting::link::Protocol;
 use crate::lasting::pool::Lease;
 use crate::lasting::telemetry::metrics::Source;
@@ -181,7 +181,7 @@ fn keep(
 }
 
 /// The body as it is sent: counted, capped, and failing when the client stalls.
-fn upload(record: &mut Record, body: Option<Incoming>, streaming: bool) -> Result<Upload, Fault> {
+fn upload(record: &mut Record, body: Option<Inlet>, streaming: bool) -> Result<Upload, Fault> {
     let Some(body) = body.filter(|body| !http_body::Body::is_end_stream(body)) else {
         return Ok(Upload::empty());
     };

@@ -5,6 +5,7 @@
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use http::header::{ALLOW, CONNECTION};
@@ -22,6 +23,7 @@ use crate::base::body::Body;
 use crate::base::clock;
 use crate::base::cx::{Cx, Logged, Peer};
 use crate::base::fault::Fault;
+use crate::base::inlet::{Ahead, Inlet};
 use crate::base::respond;
 use crate::lasting::telemetry::metrics;
 use crate::parts::contract::{Choice, ServiceContract};
@@ -31,28 +33,36 @@ use crate::parts::version_gate::Verdict;
 use crate::snapshot::compile::Snapshot;
 use crate::snapshot::route::Route;
 
-/// Handles one request; every way out of it is an answer.
-pub(crate) async fn handle(
+/// Longest reading of a body ahead where no service has a time limit.
+const LONGEST_READ: Duration = Duration::from_secs(55);
+
+/// Handles one request; every way out of it is an answer. No `async fn`: what that is given it would hold twice,
+/// as an argument and where it is moved to.
+pub(crate) fn handle(
     worker: Rc<Worker>,
     peer: Rc<Peer>,
     request: Request<Incoming>,
     last: bool,
-) -> Response<Body> {
+) -> impl Future<Output = Response<Body>> {
     let view = worker.view();
     let mut cx = Cx::begin(peer, clock::now(), view.settings.envelope);
     let last = last || cx.started >= cx.peer.ends;
     cx.forwarded_header = view.settings.forwarded_header;
     let mut record = Box::new(Record::new(cx, worker, view));
     let (head, body) = request.into_parts();
-    let mut inbound = Inbound { head, body: Some(body), rest: None, since: None };
+    let mut inbound = Inbound { head, body: Some(Inlet::Incoming(body)), rest: None, since: None };
     note(&mut record, &mut inbound.head);
-    // A panic must cost its own request only; the record is consistent at every await.
-    let outcome = AssertUnwindSafe(run(&mut record, &mut inbound)).catch_unwind().await;
-    let outcome = outcome.unwrap_or_else(|_| {
-        record.worker.shard.panics.add(1);
-        Err(Fault::Internal)
-    });
-    answer(record, outcome, last)
+    async move {
+        // A panic must cost its own request only; the record is consistent at every await.
+        let outcome = AssertUnwindSafe(run(&mut record, &mut inbound)).catch_unwind().await;
+        let outcome = outcome.unwrap_or_else(|_| {
+            record.worker.shard.panics.add(1);
+            Err(Fault::Internal)
+        });
+        // What nobody has read of a body goes before the answer does.
+        record.cx.ahead = None;
+        answer(record, outcome, last)
+    }
 }
 
 /// Answers what was refused before anybody made a request of it. Of what it says nothing is believed or
@@ -131,6 +141,9 @@ async fn run(record: &mut Record, inbound: &mut Inbound) -> Result<Response<Body
     overload::refuse_if_short(record, route)?;
     overload::refuse_if_doomed(record, route)?;
     record.cx.sensitive = route.sensitive;
+    if route.reads_body {
+        record.cx.ahead = inbound.body.take().map(|inlet| ahead(inlet, &record.cx, route));
+    }
     for (at, filter) in route.chain.iter().enumerate() {
         if at == route.guards {
             judge_caller(record, head)?;
@@ -146,6 +159,9 @@ async fn run(record: &mut Record, inbound: &mut Inbound) -> Result<Response<Body
     }
     if route.guards == route.chain.len() {
         judge_caller(record, head)?;
+    }
+    if let Some(ahead) = record.cx.ahead.take() {
+        inbound.body = Some(ahead.inlet);
     }
     match missed {
         Some(fault) => Err(fault),
@@ -171,6 +187,13 @@ fn judge_caller(record: &mut Record, head: &Parts) -> Result<(), Fault> {
             Err(Fault::UpgradeRequired)
         }
     }
+}
+
+/// A body that filters may read: for as long as the service's answer may take at most.
+fn ahead(inlet: Inlet, cx: &Cx, route: &Route) -> Ahead {
+    let total = route.total.unwrap_or(LONGEST_READ);
+    let until = cx.started.after(total);
+    Ahead { inlet, until: cx.deadline.map_or(until, |deadline| deadline.min(until)) }
 }
 
 /// Finds the route. Requests without one still pass the global filters, so that their refusal is

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::request::Parts;
-use hyper::body::Incoming;
 use sluice_engine::mini::Client;
 
 use super::worker::{View, Worker};
@@ -15,6 +14,7 @@ use crate::base::body::{End, Ending, Source as Bodies};
 use crate::base::clock::{self, Moment};
 use crate::base::cx::Cx;
 use crate::base::fault::Fault;
+use crate::base::inlet::Inlet;
 use crate::lasting::bulkhead::Place;
 use crate::lasting::link::{Close, InFlight};
 use crate::lasting::pool::Lease;
@@ -27,7 +27,7 @@ use crate::snapshot::route::Route;
 pub(crate) struct Inbound {
     pub(crate) head: Parts,
     /// Taken by whoever reads it.
-    pub(crate) body: Option<Incoming>,
+    pub(crate) body: Option<Inlet>,
     /// The body of a request that has failed and may be sent to somebody else.
     pub(crate) rest: Option<Box<Bodies>>,
     /// When somebody else was asked; his time begins then.
@@ -162,6 +162,9 @@ impl Record {
                 if let Some(name) = &client.common_name {
                     line.foreign("client_cert_cn", name.as_bytes());
                 }
+            }
+            if let Some(name) = &cx.key_name {
+                line.foreign("key", name.as_bytes());
             }
             line.text("scheme", if cx.peer.secure { "https" } else { "http" });
             line.text("proto", proto(logged.version));

@@ -165,6 +165,7 @@ impl<'a> Compiler<'a> {
             unmatched: Route {
                 id: "none".into(),
                 guards: guards(&everywhere),
+                reads_body: everywhere.iter().any(|filter| filter.reads_body()),
                 chain: everywhere,
                 teller: None,
                 contract: None,

@@ -45,6 +45,8 @@ pub(crate) struct Route {
     pub(crate) repeats: Repeats,
     /// Nobody is let in whose token cannot be checked in full.
     pub(crate) sensitive: bool,
+    /// Whether a filter reads the request's body before it is sent.
+    pub(crate) reads_body: bool,
     pub(crate) series: Arc<RouteSeries>,
     /// How it was declared, for people.
     pub(crate) outline: Outline,

@@ -60,6 +60,7 @@ mod replace;
 mod retry_race;
 mod routing;
 mod secrets;
+mod signatures;
 mod smuggling;
 mod streaming;
 mod timeouts;

@@ -219,9 +219,54 @@ pub(crate) fn base64url(bytes: &[u8]) -> String {
 }
 
 pub(crate) fn hmac(secret: &[u8], input: &str) -> Vec<u8> {
-    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-    let key = format!("hexkey:{hex}");
+    let key = format!("hexkey:{}", hex(secret));
     openssl(&["dgst", "-sha256", "-mac", "HMAC", "-macopt", &key, "-binary", input])
+}
+
+/// The HMAC of a text, with `-sha256`, `-sha1` and the like.
+pub(crate) fn mac(digest: &str, secret: &[u8], text: &[u8]) -> Vec<u8> {
+    let key = format!("hexkey:{}", hex(secret));
+    let input = held(text);
+    let path = input.path().to_str().unwrap();
+    openssl(&["dgst", digest, "-mac", "HMAC", "-macopt", &key, "-binary", path])
+}
+
+/// The digest of a text, with `-sha256`, `-md5` and the like.
+pub(crate) fn digest(kind: &str, text: &[u8]) -> Vec<u8> {
+    let input = held(text);
+    openssl(&["dgst", kind, "-binary", input.path().to_str().unwrap()])
+}
+
+/// HKDF-SHA256 (RFC 5869), 32 bytes.
+pub(crate) fn hkdf(key: &[u8], salt: &[u8], info: &str) -> Vec<u8> {
+    let (key, salt) = (format!("hexkey:{}", hex(key)), format!("hexsalt:{}", hex(salt)));
+    let info = format!("info:{info}");
+    let words = ["-kdfopt", &key, "-kdfopt", &salt, "-kdfopt", &info, "-binary", "HKDF"];
+    openssl(&[&["kdf", "-keylen", "32", "-kdfopt", "digest:SHA2-256"][..], &words].concat())
+}
+
+/// An Ed25519 signature with the private key in a file.
+pub(crate) fn ed25519(key: &std::path::Path, text: &[u8]) -> Vec<u8> {
+    let input = held(text);
+    let (key, input) = (key.to_str().unwrap(), input.path().to_str().unwrap());
+    openssl(&["pkeyutl", "-sign", "-rawin", "-inkey", key, "-in", input])
+}
+
+fn held(text: &[u8]) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    file
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// RFC 4648 section 4.
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    let mut text = base64url(bytes).replace('-', "+").replace('_', "/");
+    text.extend(std::iter::repeat_n('=', (4 - text.len() % 4) % 4));
+    text
 }
 
 /// The two numbers of a DER signature, 32 bytes each (RFC 7518 section 3.4).

@@ -17,6 +17,7 @@ mod names;
 mod operators;
 mod secrets;
 mod services;
+mod signatures;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +26,7 @@ use std::path::{Path, PathBuf};
 /// Its id, what happens, and what the gateway does about it.
 type Row = (&'static str, &'static str, &'static str);
 
-const PARTS: [(&str, &[Row]); 10] = [
+const PARTS: [(&str, &[Row]); 11] = [
     ("Clients over HTTP/1", client::ROWS),
     ("Clients over HTTP/2", http2::ROWS),
     ("TLS, header fields, paths, tunnels", names::ROWS),
@@ -35,6 +36,7 @@ const PARTS: [(&str, &[Row]); 10] = [
     ("Limits, and Redis", limits::ROWS),
     ("Logging in", logins::ROWS),
     ("Secrets and logs", secrets::ROWS),
+    ("Signatures and keys", signatures::ROWS),
     ("The machine", machine::ROWS),
 ];
 const BEGIN: &str = "<!-- begin: made from the tests -->\n";
@@ -120,8 +122,9 @@ fn read(text: &str, file: &str, shown: &mut Shown) {
 /// `h1-05` or `H1-05` as an id: capital letters, perhaps a digit, and a number of two digits.
 fn id(word: &str) -> Option<String> {
     let (family, number) = word.split_once('-')?;
-    let known =
-        ["A", "H1", "H2", "T", "HD", "P", "W", "U", "V", "S", "E", "G", "F", "Z", "J", "L", "X"];
+    let known = [
+        "A", "H1", "H2", "T", "HD", "P", "W", "U", "V", "S", "E", "G", "F", "Z", "J", "K", "L", "X",
+    ];
     let family = family.to_ascii_uppercase();
     let number = Some(number).filter(|n| n.len() == 2 && n.bytes().all(|b| b.is_ascii_digit()))?;
     known.contains(&family.as_str()).then(|| format!("{family}-{number}"))

@@ -10,13 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::replay::Reader;
 use super::{BodyError, keep};
 use crate::base::clock::{self, Moment};
 use crate::base::deadline::Deadline;
 use crate::base::fault::Fault;
+use crate::base::inlet::Inlet;
 use crate::base::pace;
 
 /// A request body on its way to the service; many requests have none.
@@ -31,7 +31,7 @@ enum Inner {
 
 /// A body as it comes from the client.
 pub(crate) struct Sending {
-    incoming: Incoming,
+    incoming: Inlet,
     idle: Duration,
     /// Whether the client has to keep the least pace.
     paced: bool,
@@ -69,7 +69,7 @@ impl Upload {
     /// A body of at most `limit` bytes that may pause for `idle` at most, and in all for not much longer
     /// if it is `paced`.
     pub(crate) fn stream(
-        incoming: Incoming,
+        incoming: Inlet,
         limit: u64,
         idle: Duration,
         paced: bool,

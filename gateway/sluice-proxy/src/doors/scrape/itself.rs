@@ -22,6 +22,12 @@ pub(super) fn process(shared: &Shared, out: &mut Vec<MetricFamily>) {
     limits.add(&[], crate::lasting::limits::keys(&shared.workshop.retained));
     limits.done(out);
     decisions(shared, out);
+    let mut held = Family::gauge(
+        "sluice_held_body_bytes",
+        "Bytes of request bodies that filters have read and that are not sent yet.",
+    );
+    held.add(&[], crate::base::inlet::held());
+    held.done(out);
     redis(shared, out);
     let mut build = Family::gauge("sluice_build_info", "The gateway.");
     build.add(&[("version", env!("CARGO_PKG_VERSION"))], 1);

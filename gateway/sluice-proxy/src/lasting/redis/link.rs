@@ -8,11 +8,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::address::Address;
 use super::connection::Connection;
 use super::resp::Reply;
 use super::why::Why;
-use super::{Target, open};
+use super::{CONNECT, Target, open};
 use crate::base::clock::{self, Moment};
 use crate::lasting::tasks::{self, Kind};
 
@@ -33,6 +35,18 @@ pub(super) struct Link {
     waiting: Cell<u32>,
     /// When the last answer came, or, if later, when the first of those that wait was sent.
     heard: Cell<Moment>,
+    /// Whether the first attempt to connect has come to its end, and who is told of that.
+    tried: Cell<bool>,
+    made: Notify,
+}
+
+/// How much an answer is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Who asks can go on without it.
+    Wanted,
+    /// Without it a request is refused: it is asked for also where others wait already.
+    Required,
 }
 
 struct Up {
@@ -49,10 +63,27 @@ impl Link {
             up: RefCell::default(),
             waiting: Cell::new(0),
             heard: Cell::new(clock::now()),
+            tried: Cell::new(false),
+            made: Notify::new(),
         });
         let (target, weak) = (Arc::downgrade(target), Rc::downgrade(&link));
         drop(tasks::local(Kind::Upstream, keep_connected(target, weak)));
         link
+    }
+
+    /// Waits for the first attempt to connect to come to its end; later ones are not waited for.
+    pub(super) async fn first_tried(&self) {
+        let made = self.made.notified();
+        if !self.tried.get() {
+            let late = clock::deadline(clock::now().after(CONNECT));
+            let _ = tokio::time::timeout_at(late, made).await;
+        }
+    }
+
+    fn has_tried(&self) {
+        if !self.tried.replace(true) {
+            self.made.notify_waiters();
+        }
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -66,9 +97,10 @@ impl Link {
         write: impl FnOnce(&mut Vec<u8>),
         until: Moment,
         asking: bool,
+        need: Need,
     ) -> Option<Result<Reply, Why>> {
         let connection = self.up.borrow().as_ref().map(|up| Rc::clone(&up.connection))?;
-        let asked = self.asks()?;
+        let asked = self.asks(need)?;
         let reply = connection.ask(write, until, asking).await;
         drop(asked);
         if reply.is_ok() {
@@ -107,11 +139,14 @@ impl Link {
     }
 
     /// Counts a command as waiting, unless too many have been waiting for too long.
-    fn asks(self: &Rc<Self>) -> Option<Asked> {
+    fn asks(self: &Rc<Self>, need: Need) -> Option<Asked> {
         let (waiting, now) = (self.waiting.get(), clock::now());
         if waiting == 0 {
             self.heard.set(now);
-        } else if waiting >= DOUBTED && now.saturating_since(self.heard.get()) > SILENCE {
+        } else if need == Need::Wanted
+            && waiting >= DOUBTED
+            && now.saturating_since(self.heard.get()) > SILENCE
+        {
             return None;
         }
         self.waiting.set(waiting + 1);
@@ -134,6 +169,9 @@ async fn keep_connected(target: Weak<Target>, link: Weakly<Link>) {
     loop {
         let began = clock::now();
         let Some(why) = live(&target, &link).await else { return };
+        if let Some(link) = link.upgrade() {
+            link.has_tried();
+        }
         let Some(strong) = target.upgrade() else { return };
         strong.note(why);
         drop(strong);
@@ -161,7 +199,10 @@ async fn live(target: &Weak<Target>, link: &Weakly<Link>) -> Option<Why> {
     if let Err(why) = open::driven(driver.as_mut(), greeting).await {
         return Some(why);
     }
-    *link.upgrade()?.up.borrow_mut() = Some(Up { connection: Rc::new(connection), failures: 0 });
+    let made = link.upgrade()?;
+    *made.up.borrow_mut() = Some(Up { connection: Rc::new(connection), failures: 0 });
+    made.has_tried();
+    drop(made);
     strong.connected.fetch_add(1, Ordering::Relaxed);
     tracing::info!(redis = %address, "connected to Redis");
     drop(strong);

@@ -4,12 +4,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
+use sluice_engine::trace::write_hex;
+
 use super::Target;
 use super::counting::{Command, Word};
 use super::resp::Reply;
 
 /// Longest wait for a value: a login has more time than a limit.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// A name of which nobody can read what it was made of.
+pub(crate) fn hidden(kind: &str, parts: &[&[u8]]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(&part.len().to_be_bytes());
+        context.update(part);
+    }
+    let (digest, mut hex) = (context.finish(), [0; 32]);
+    write_hex(digest.as_ref().get(..16).unwrap_or_default(), &mut hex);
+    format!("sluice:{kind}:{{{}}}", std::str::from_utf8(&hex).unwrap_or_default())
+}
 
 /// A line of a log: its id, and names with values.
 pub(crate) type Line = (String, Vec<(String, String)>);

@@ -125,6 +125,7 @@ impl<'a> Compiler<'a> {
         let shared = group.map_or(&[][..], |group| &group.filters);
         let chain =
             Route::sorted(around.global.iter().chain(shared).chain(&own).map(Arc::clone).collect());
+        self.identified(&chain, &at.field("filters"));
         let bulkhead = match declared.bulkhead {
             None => None,
             Some(config) => {
@@ -173,6 +174,7 @@ impl<'a> Compiler<'a> {
         let route = Route {
             id: declared.id.as_str().into(),
             guards: guards(&chain),
+            reads_body: chain.iter().any(|filter| filter.reads_body()),
             chain,
             teller: None,
             contract: None,
@@ -244,6 +246,21 @@ impl<'a> Compiler<'a> {
         let limit = declared.timeout.or_else(|| service.map(|service| service.timeouts.total));
         let limit = limit.map(|limit| limit.0).filter(|_| !declared.streaming);
         config.build(&format!("route:{}", declared.id), limit, at, &mut self.env)
+    }
+
+    /// A filter that asks who is calling needs one before it that says so.
+    fn identified(&mut self, chain: &[Arc<Filter>], at: &Place<'_>) {
+        let mut known = false;
+        for filter in chain {
+            if filter.needs_identity() && !known {
+                let message = format!(
+                    "`{}` asks who is calling, and no filter before it says so",
+                    filter.name()
+                );
+                self.env.problems.error(at, message).help("put a `jwt` filter before it");
+            }
+            known |= filter.gives_identity();
+        }
     }
 
     fn group<'b>(
