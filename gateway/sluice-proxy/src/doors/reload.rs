@@ -203,6 +203,7 @@ impl Reloader {
         let upstreams = snapshot.upstreams.values().map(Arc::clone);
         let retained = &self.shared.workshop.retained;
         let names = discovery::follow(upstreams, &snapshot.settings.resolver, retained);
+        snapshot.lists.iter().for_each(|list| list.follow());
         tokio::join!(names, follow_keys(&snapshot.key_sets));
     }
 

@@ -130,6 +130,7 @@ impl Work<'_> {
             login: None,
             names: Arc::default(),
             key_sets: Vec::new(),
+            lists: Vec::new(),
             base: self.base,
             development: self.development,
             // A secret that does not exist yet is made, so that the gateway finds it at its start.

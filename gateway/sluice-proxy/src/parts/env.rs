@@ -17,7 +17,7 @@ use crate::lasting::resolver::Names;
 use crate::lasting::retained::Retained;
 use crate::lasting::telemetry::metrics::Metrics;
 use crate::parts::apps::Apps;
-use crate::parts::filters::KeySource;
+use crate::parts::filters::{KeySource, List};
 use crate::parts::login::Login;
 
 /// Largest key, secret or certificate file, bytes.
@@ -37,6 +37,8 @@ pub(crate) struct Env<'a> {
     pub(crate) names: Arc<Names>,
     /// Issuers of keys so far.
     pub(crate) key_sets: Vec<Arc<KeySource>>,
+    /// Lists of addresses that have to be watched.
+    pub(crate) lists: Vec<Arc<List>>,
     /// Mini-programs that are declared.
     pub(crate) apps: Arc<Apps>,
     /// Folder of the config file; relative paths start here.
@@ -165,6 +167,7 @@ pub(crate) mod tests {
             login: None,
             names: Arc::default(),
             key_sets: Vec::new(),
+            lists: Vec::new(),
             base: Path::new("."),
             development: false,
             may_write: false,

@@ -29,7 +29,7 @@ mod size_limit;
 mod strip_prefix;
 
 pub(crate) use cors::{Origin, preflight};
-pub(crate) use ip_rules::nets;
+pub(crate) use ip_rules::{List, nets};
 pub(crate) use jwt::keys::KeyConfig;
 pub(crate) use jwt::{KeySet, Outcome as KeyOutcome, Source as KeySource, follow as follow_keys};
 pub(crate) use respond::{Config as RespondConfig, Respond};

@@ -17,7 +17,7 @@ use crate::lasting::retained::Retained;
 use crate::lasting::telemetry::metrics::{Metrics, RouteSeries};
 use crate::parts::caller::Callers;
 use crate::parts::env::{Env, Owner, digest};
-use crate::parts::filters::{Filter, KeySource};
+use crate::parts::filters::{Filter, KeySource, List};
 use crate::parts::listener::Listener;
 use crate::parts::login::{Login, app};
 use crate::parts::proxies::{self, Proxies};
@@ -59,6 +59,8 @@ pub(crate) struct Snapshot {
     pub(crate) key_sets: Vec<Arc<KeySource>>,
     /// How people log in, if they do.
     pub(crate) login: Option<Arc<Login>>,
+    /// Lists of addresses that are watched.
+    pub(crate) lists: Vec<Arc<List>>,
     pub(crate) settings: Settings,
 }
 
@@ -95,6 +97,7 @@ pub(crate) fn compile(
             login: None,
             names: Arc::default(),
             key_sets: Vec::new(),
+            lists: Vec::new(),
             apps: Arc::default(),
             base: input.base,
             development: config.development,
@@ -198,6 +201,7 @@ impl<'a> Compiler<'a> {
             identity_headers,
             key_sets: self.env.key_sets,
             login,
+            lists: self.env.lists,
             settings: settings?.watching(self.env.files),
         })
     }
@@ -328,6 +332,7 @@ impl Snapshot {
     /// Stops resolving, probing and following issuers for this snapshot, once another has taken over.
     pub(crate) fn retire(&self) {
         self.key_sets.iter().for_each(|source| source.retire());
+        self.lists.iter().for_each(|list| list.retire());
         for upstream in self.upstreams.values() {
             if let Kind::Service(service) = &upstream.kind
                 && let Ok(mut background) = service.background.lock()

@@ -8,6 +8,7 @@ mod forgeries;
 mod jwks;
 mod jwt;
 mod key_files;
+mod lists;
 mod odd_bytes;
 mod rate_limit;
 mod refuse;

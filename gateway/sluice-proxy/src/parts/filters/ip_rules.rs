@@ -1,6 +1,8 @@
 //! Refuses callers by address. Decides nothing about who they are: it runs before any token is read.
 //! Denied addresses always lose; with an allow list, only its members pass.
 
+use std::sync::Arc;
+
 use http::request::Parts;
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -13,6 +15,10 @@ use crate::base::fault::Fault;
 use crate::base::yaml::Place;
 use crate::parts::env::{Env, Owner};
 
+mod list;
+
+pub(crate) use list::List;
+
 /// Admits or refuses by the client's address (behind trusted proxies: the address they report).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -23,11 +29,18 @@ pub(crate) struct Config {
     /// Addresses or networks that may not; stronger than `allow`.
     #[serde(default)]
     deny: Vec<String>,
+    /// File with more that may call, one on each line; read again when it changes.
+    #[serde(default)]
+    allow_file: Option<String>,
+    /// File with more that may not.
+    #[serde(default)]
+    deny_file: Option<String>,
 }
 
 impl Config {
     pub(crate) fn build(&self, at: &Place<'_>, _: &Owner, env: &mut Env<'_>) -> Option<IpRules> {
-        if self.allow.is_empty() && self.deny.is_empty() {
+        let no_files = self.allow_file.is_none() && self.deny_file.is_none();
+        if self.allow.is_empty() && self.deny.is_empty() && no_files {
             env.problems
                 .error(at, "ip_rules without addresses does nothing")
                 .help("write `ip_rules: { allow: [10.0.0.0/8] }` or `deny:`, or leave it out");
@@ -35,18 +48,43 @@ impl Config {
         }
         let allow = nets(&self.allow, &at.field("allow"), env);
         let deny = nets(&self.deny, &at.field("deny"), env);
-        Some(IpRules { rules: Rules { allow: allow?, deny: deny? } })
+        let mut list = |name: &str, file: &Option<String>| match file {
+            None => Some(None),
+            Some(file) => List::build(file, &at.field(name), env).map(Some),
+        };
+        let allow_file = list("allow_file", &self.allow_file);
+        let deny_file = list("deny_file", &self.deny_file);
+        Some(IpRules {
+            rules: Rules { allow: allow?, deny: deny? },
+            allow: allow_file?,
+            deny: deny_file?,
+        })
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct IpRules {
     rules: Rules,
+    allow: Option<Arc<List>>,
+    deny: Option<Arc<List>>,
 }
 
 impl Hooks for IpRules {
     async fn on_request(&self, cx: &mut Cx, _: &mut Parts) -> Result<Flow, Fault> {
-        match self.rules.judge(cx.client) {
+        let client = cx.client;
+        if self.deny.as_ref().is_some_and(|list| list.contains(client)) {
+            return Err(Fault::AddressRefused);
+        }
+        let verdict = match &self.allow {
+            None => self.rules.judge(client),
+            // With a file the list is closed, however short it is.
+            Some(_) if self.rules.deny.contains(client) => Verdict::Refuse,
+            Some(list) if list.contains(client) || self.rules.allow.contains(client) => {
+                Verdict::Pass
+            }
+            Some(_) => Verdict::Refuse,
+        };
+        match verdict {
             Verdict::Pass => Ok(Flow::Next),
             Verdict::Refuse => Err(Fault::AddressRefused),
         }
