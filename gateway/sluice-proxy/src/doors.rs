@@ -10,6 +10,7 @@ pub(crate) mod crowd;
 mod expiry;
 pub(crate) mod input;
 mod inspect;
+pub(crate) mod key;
 pub(crate) mod listeners;
 pub(crate) mod memory;
 pub(crate) mod reload;

@@ -22,6 +22,7 @@ pub use base::fault::faults_markdown;
 pub use doors::app::{
     Checked, Environment, Options, Origin, Rejected, RouteLine, RunError, Started, check, run,
 };
+pub use doors::key::{api_key, api_key_hash};
 pub use doors::token::{TokenRequest, mint};
 pub use lasting::telemetry::journal::Journal;
 pub use parts::tls::{Pair, self_signed};

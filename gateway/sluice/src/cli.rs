@@ -34,6 +34,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: BreakerCommand,
     },
+    /// Make a key for the filter api_key, and print it with its hash.
+    Key(Key),
     /// Ask a running gateway whether it is ready; exit code 0 if so.
     Healthcheck(Healthcheck),
     /// Write a self-signed certificate for development.
@@ -78,6 +80,16 @@ pub(crate) struct Check {
     /// Exit with 3 if there are warnings.
     #[arg(long)]
     pub(crate) strict: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Key {
+    /// Print the hash of the key on standard input, and make none.
+    #[arg(long)]
+    pub(crate) hash: bool,
+    /// The file that the filter names as its `pepper_file`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pepper_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

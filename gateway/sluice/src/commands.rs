@@ -6,6 +6,7 @@ mod breakers;
 mod check;
 mod dev_cert;
 mod healthcheck;
+mod key;
 mod routes;
 mod run;
 mod table;
@@ -31,6 +32,7 @@ pub(crate) fn dispatch(cli: Cli) -> ExitCode {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Routes(args)) => routes::run(&args),
         Some(Command::Schema) => schema(),
+        Some(Command::Key(args)) => key::run(&args),
         Some(Command::Token(args)) => token::run(args),
         Some(Command::Breakers(args)) => breakers::list(&args),
         Some(Command::Breaker { command }) => breakers::force(&command),

@@ -158,6 +158,10 @@ faults! {
         "This very request was made before.";
     ReplayStoreDown = "replay_store_down", 503, grpc 14, Gateway,
         "Whether this request was made before cannot be checked now.";
+    ApiKeyMissing = "api_key_missing", 401, grpc 16, Client,
+        "A key is needed.";
+    ApiKeyInvalid = "api_key_invalid", 401, grpc 16, Client,
+        "The key is not valid.";
     KeyExpired = "key_expired", 401, grpc 16, Client,
         "The key has expired.";
     KeyStoreDown = "key_store_down", 503, grpc 14, Gateway,

@@ -131,6 +131,7 @@ fn challenge(fault: Fault) -> HeaderValue {
         | Fault::SignatureExpired
         | Fault::BodyUnsigned
         | Fault::Replayed => "Signature",
+        Fault::ApiKeyMissing | Fault::ApiKeyInvalid => "ApiKey",
         Fault::KeyExpired => "Signature, ApiKey",
         Fault::TokenExpired => r#"Bearer error="invalid_token", error_description="expired""#,
         _ => r#"Bearer error="invalid_token""#,

@@ -15,6 +15,7 @@ use crate::base::fault::Fault;
 use crate::base::yaml::Place;
 
 mod add_prefix;
+mod api_key;
 mod cors;
 mod headers;
 mod ip_rules;
@@ -28,6 +29,7 @@ mod signature;
 mod size_limit;
 mod strip_prefix;
 
+pub(crate) use api_key::{hash_text, mint};
 pub(crate) use cors::{Origin, preflight};
 pub(crate) use ip_rules::{List, nets};
 pub(crate) use jwt::keys::KeyConfig;
@@ -141,6 +143,7 @@ filters! {
     Guard ip_rules::IpRules "ip_rules",
     Guard size_limit::SizeLimit "size_limit",
     Identify jwt::Jwt "jwt",
+    Identify api_key::ApiKey "api_key",
     Identify signature::Signature "signature",
     Limit rate_limit::RateLimit "rate_limit",
     Shape headers::Headers "headers",
@@ -156,6 +159,7 @@ impl Declared {
     pub(crate) fn secret_names(&self) -> Vec<&str> {
         match self {
             Self::Jwt(jwt) => jwt.names_of_tokens().collect(),
+            Self::ApiKey(key) => key.names_of_tokens().collect(),
             _ => Vec::new(),
         }
     }
@@ -219,11 +223,7 @@ impl Filter {
 
     /// Whether it says who is calling.
     pub(crate) fn gives_identity(&self) -> bool {
-        match self {
-            Self::Jwt(_) => true,
-            Self::Signature(signature) => !signature.needs_identity(),
-            _ => false,
-        }
+        self.identifies() && !self.needs_identity()
     }
 
     /// Whether the chain ends here for every request.

@@ -19,6 +19,7 @@ mod access_log;
 mod admin;
 mod admission;
 mod answers;
+mod api_keys;
 mod balance;
 mod bodies;
 mod breakers;

@@ -21,7 +21,7 @@ use crate::parts::env::{Env, Owner};
 use crate::parts::text::push_claim;
 
 mod cache;
-mod carrier;
+pub(super) mod carrier;
 mod claims;
 mod follow;
 mod form;

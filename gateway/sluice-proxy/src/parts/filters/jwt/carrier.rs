@@ -41,12 +41,17 @@ pub(crate) struct Config {
 
 impl Config {
     /// `Authorization` with `Bearer`.
-    pub(super) fn usual() -> Self {
+    pub(in crate::parts::filters) fn usual() -> Self {
         Self { header: Some("Authorization".to_owned()), scheme: None, cookie: None, query: None }
     }
 
+    /// A header field without a scheme.
+    pub(in crate::parts::filters) fn header(name: &str) -> Self {
+        Self { header: Some(name.to_owned()), scheme: None, cookie: None, query: None }
+    }
+
     /// The name under which logs may show the token.
-    pub(super) fn name(&self) -> Option<&str> {
+    pub(in crate::parts::filters) fn name(&self) -> Option<&str> {
         self.cookie.as_deref().or(self.query.as_deref())
     }
 }
@@ -69,17 +74,17 @@ enum Where {
 
 /// The places of a filter.
 #[derive(Debug)]
-pub(super) struct Carriers(Vec<Carrier>);
+pub(in crate::parts::filters) struct Carriers(Vec<Carrier>);
 
 /// Where a token was found.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Found(usize);
+pub(in crate::parts::filters) struct Found(usize);
 
 // === Building ===
 
 /// `forward` says whether services see tokens; if it is not given, only those of queries are hidden from
 /// them.
-pub(super) fn build(
+pub(in crate::parts::filters) fn build(
     configs: &[Config],
     forward: Option<bool>,
     at: &Place<'_>,
@@ -116,7 +121,7 @@ impl Config {
             return None;
         }
         match (&self.header, &self.cookie, &self.query) {
-            (Some(name), None, None) => self.header(name, at, env),
+            (Some(name), None, None) => self.field(name, at, env),
             (None, Some(name), None) => plain(name, &at.field("cookie"), env).map(Where::Cookie),
             (None, None, Some(name)) => plain(name, &at.field("query"), env).map(Where::Query),
             _ => {
@@ -128,7 +133,7 @@ impl Config {
         }
     }
 
-    fn header(&self, name: &str, at: &Place<'_>, env: &mut Env<'_>) -> Option<Where> {
+    fn field(&self, name: &str, at: &Place<'_>, env: &mut Env<'_>) -> Option<Where> {
         let place = at.field("header");
         let parsed = super::header_name(name, &place, env)?;
         // What admission removes never gets here.
@@ -170,7 +175,10 @@ fn plain(name: &str, at: &Place<'_>, env: &mut Env<'_>) -> Option<String> {
 
 impl Carriers {
     /// The one token of a request.
-    pub(super) fn find<'h>(&self, head: &'h Parts) -> Result<(&'h [u8], Found), Fault> {
+    pub(in crate::parts::filters) fn find<'h>(
+        &self,
+        head: &'h Parts,
+    ) -> Result<(&'h [u8], Found), Fault> {
         let mut found = None;
         let mut foreign = false;
         for (index, carrier) in self.0.iter().enumerate() {
@@ -213,7 +221,11 @@ impl Carriers {
     }
 
     /// Takes the token out of the request, unless services may see it.
-    pub(super) fn conceal(&self, found: Found, head: &mut Parts) -> Result<(), Fault> {
+    pub(in crate::parts::filters) fn conceal(
+        &self,
+        found: Found,
+        head: &mut Parts,
+    ) -> Result<(), Fault> {
         let Some(carrier) = self.0.get(found.0).filter(|carrier| !carrier.forward) else {
             return Ok(());
         };
@@ -239,7 +251,7 @@ impl Carriers {
     }
 
     /// Whether one of the places is this field.
-    pub(super) fn reads(&self, name: &HeaderName) -> bool {
+    pub(in crate::parts::filters) fn reads(&self, name: &HeaderName) -> bool {
         let is = |carrier: &Carrier| matches!(&carrier.place, Where::Header(own, _) if own == name);
         self.0.iter().any(is)
     }
