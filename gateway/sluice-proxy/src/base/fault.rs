@@ -168,6 +168,10 @@ faults! {
         "Keys cannot be looked up now.";
     IdentityMissing = "identity_missing", 401, grpc 16, Client,
         "It is not known who is calling.";
+    AccessDenied = "access_denied", 403, grpc 7, Client,
+        "The caller may not do this.";
+    AuthzDown = "authz_down", 503, grpc 14, Gateway,
+        "Whether the caller may do this cannot be found out now.";
     RateLimited = "rate_limited", 429, grpc 8, Client,
         "Too many requests; try again later.";
     LimitStoreDown = "limit_store_down", 503, grpc 14, Gateway,

@@ -16,6 +16,7 @@ use crate::base::yaml::Place;
 
 mod add_prefix;
 mod api_key;
+mod authz;
 mod cors;
 mod headers;
 mod ip_rules;
@@ -48,6 +49,8 @@ pub(crate) enum Stage {
     Identify,
     /// Counts what the caller may do.
     Limit,
+    /// Decides whether the caller may do this.
+    Authorise,
     /// Changes the request and the answer.
     Shape,
     /// Answers instead of a service.
@@ -146,6 +149,7 @@ filters! {
     Identify api_key::ApiKey "api_key",
     Identify signature::Signature "signature",
     Limit rate_limit::RateLimit "rate_limit",
+    Authorise authz::Authz "authz",
     Shape headers::Headers "headers",
     Shape strip_prefix::StripPrefix "strip_prefix",
     Shape add_prefix::AddPrefix "add_prefix",
@@ -196,6 +200,7 @@ impl Filter {
     pub(crate) fn identity_headers(&self) -> Vec<http::HeaderName> {
         match self {
             Self::Jwt(jwt) => jwt.identity_headers().cloned().collect(),
+            Self::Authz(authz) => authz.identity_headers().cloned().collect(),
             _ => Vec::new(),
         }
     }
@@ -217,6 +222,7 @@ impl Filter {
     pub(crate) fn needs_identity(&self) -> bool {
         match self {
             Self::Signature(signature) => signature.needs_identity(),
+            Self::Authz(authz) => authz.needs_identity(),
             _ => false,
         }
     }

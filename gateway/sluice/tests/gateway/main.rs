@@ -20,6 +20,7 @@ mod admin;
 mod admission;
 mod answers;
 mod api_keys;
+mod authz;
 mod balance;
 mod bodies;
 mod breakers;
