@@ -79,12 +79,14 @@ impl Config {
         };
         let holders = key_records::build(&self.keys, Purpose::ApiKey, &at.field("keys"), env)?;
         let mut known = HashMap::with_hasher(RandomState::default());
-        for holder in holders.values() {
+        let mut in_order: Vec<_> = holders.values().collect();
+        in_order.sort_by(|one, other| one.id.cmp(&other.id));
+        for holder in in_order {
             for (which, hash) in hashes(holder) {
                 let clash: Option<(Arc<Holder>, usize)> =
                     known.insert(*hash, (Arc::clone(holder), which));
                 if let Some((other, _)) = clash {
-                    let message = format!("`{}` and `{}` have the same key", holder.id, other.id);
+                    let message = format!("`{}` and `{}` have the same key", other.id, holder.id);
                     env.problems.error(&at.field("keys"), message);
                     return None;
                 }

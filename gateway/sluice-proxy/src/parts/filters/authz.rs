@@ -100,7 +100,7 @@ enum OneOrMore {
 /// A value that a claim can be compared with.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
-#[schemars(rename = "AuthzPlain")]
+#[schemars(rename = "AuthzPlain", title = "Value of a claim")]
 enum Plain {
     Flag(bool),
     Number(i64),
