@@ -15,6 +15,7 @@ pub(crate) mod key;
 pub(crate) mod key_records;
 pub(crate) mod listener;
 pub(crate) mod login;
+pub(crate) mod masters;
 pub(crate) mod overload;
 pub(crate) mod profile;
 pub(crate) mod provider;

@@ -7,7 +7,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use zeroize::Zeroizing;
 
 /// Bytes of a key.
-const LENGTH: usize = 32;
+pub(crate) const LENGTH: usize = 32;
 /// What the key is for (RFC 5869 section 3.2): the master key may be the root of others.
 const PURPOSE: &[u8] = b"sluice-sign";
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use sluice_engine::breaker;
 
 use super::env::Env;
+use super::masters::{self, Masters};
 use crate::base::units::Span;
 use crate::base::yaml::Place;
 use crate::lasting::login::flights::Flights;
@@ -57,6 +58,9 @@ pub(crate) struct Config {
     /// Where codes and sessions are kept: `auto` is Redis where one is configured.
     #[serde(default)]
     store: store::Choice,
+    /// Hand out with each token a key to sign requests with, for the filter `signature` with `scheme: session`.
+    #[serde(default)]
+    sign_key: Option<masters::Config>,
     /// Keys that what is kept in Redis is sealed with; the first one seals, all of them open.
     #[serde(default)]
     store_keys: Vec<store::KeyConfig>,
@@ -129,6 +133,8 @@ pub(crate) struct Login {
     pub(crate) token: token::Rules,
     pub(crate) timeout: Duration,
     pub(crate) expose_openid: bool,
+    /// What keys to sign requests with are derived from, if they are handed out.
+    pub(crate) sign_key: Option<Arc<Masters>>,
     pub(crate) shape: Shape,
     pub(crate) limits: Limits,
     pub(crate) breaker: breaker::Rules,
@@ -177,6 +183,10 @@ impl Config {
             None => None,
             Some(config) => Some(config.build(&at.field("user"), env)?),
         };
+        let sign_key = match &self.sign_key {
+            None => None,
+            Some(config) => Some(Arc::new(config.build(&at.field("sign_key"), env)?)),
+        };
         self.check(at, env)?;
         let desk = |app: &Arc<App>| {
             let id = Arc::clone(&app.id);
@@ -189,6 +199,7 @@ impl Config {
             token: token?,
             timeout: self.timeout.0,
             expose_openid: self.expose_openid,
+            sign_key,
             shape: self.answer,
             limits: self.limits,
             breaker: breaker::Rules {

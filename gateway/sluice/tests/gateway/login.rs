@@ -5,6 +5,7 @@ mod limits;
 mod platforms;
 mod sessions;
 mod shared;
+mod sign_keys;
 
 use std::net::SocketAddr;
 

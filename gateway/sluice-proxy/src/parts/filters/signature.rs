@@ -17,8 +17,9 @@ use super::{Flow, Hooks};
 use crate::base::clock;
 use crate::base::cx::Cx;
 use crate::base::fault::Fault;
-use crate::base::{inlet, session_key};
+use crate::base::inlet;
 use crate::parts::key_records::{Holder, Shared};
+use crate::parts::masters::Masters;
 
 mod config;
 mod replay;
@@ -48,19 +49,10 @@ pub(crate) struct Signature {
 /// Where keys come from.
 #[derive(Debug)]
 enum Keys {
-    /// They are derived for each session, named by a claim.
-    Derived { masters: Vec<Master>, claim: String },
+    /// They are derived for each session, named by the first of the claims that there is.
+    Derived { masters: Arc<Masters>, claims: Vec<String> },
     /// Each has a holder.
     Held { here: std::collections::HashMap<String, Arc<Holder>>, shared: Option<Shared> },
-}
-
-/// A key that others are derived from.
-struct Master(zeroize::Zeroizing<Vec<u8>>);
-
-impl std::fmt::Debug for Master {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
 }
 
 impl Hooks for Signature {
@@ -148,14 +140,11 @@ impl Signature {
     /// The keys to try, none for a name that nobody has: that is refused like a wrong signature.
     async fn caller(&self, proof: &Proof<'_>, cx: &Cx) -> Result<Caller, Fault> {
         match &self.keys {
-            Keys::Derived { masters, claim } => {
-                let session = cx.claim(claim).and_then(serde_json::Value::as_str);
+            Keys::Derived { masters, claims } => {
+                let session = claims.iter().find_map(|claim| cx.claim(claim)?.as_str());
                 let session = session.ok_or(Fault::IdentityMissing)?;
-                let mut keys = Vec::with_capacity(masters.len());
-                for master in masters {
-                    let key = session_key::derive(&master.0, session).ok_or(Fault::Internal)?;
-                    keys.push(Key::Secret(key.to_vec().into()));
-                }
+                let keys = masters.keys(session).map(|key| Some(Key::Secret(key?.to_vec().into())));
+                let keys = keys.collect::<Option<Vec<_>>>().ok_or(Fault::Internal)?;
                 Ok(Caller { name: session.to_owned(), keys, holder: None })
             }
             Keys::Held { here, shared } => {

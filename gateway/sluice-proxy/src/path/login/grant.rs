@@ -1,12 +1,16 @@
-//! What somebody gets who was let in: a token, and with a session a way to the next one.
+//! What somebody gets who was let in: a token, with a session a way to the next one, and where requests are
+//! signed a key to sign with.
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use sluice_engine::trace::write_hex;
+use zeroize::Zeroizing;
 
 use super::session::Opened;
 use super::{Job, session, user};
 use crate::base::clock;
 use crate::base::fault::Fault;
+use crate::base::session_key::LENGTH;
 use crate::lasting::login::flights::{Refused, Settled};
 use crate::parts::login::token::{self, Subject};
 use crate::parts::login::{Login, Shape};
@@ -67,6 +71,15 @@ pub(super) fn answer(
     if let Some(opened) = opened {
         say("refresh_token", opened.refresh_token.as_str().into());
         say("refresh_expires_in", opened.expires_in.into());
+    }
+    if let Some(masters) = &login.sign_key {
+        // Without a session the key is the token's own and ends with it.
+        let session = subject.session.map_or(jti.as_str(), |(sid, _)| sid);
+        let key = masters.key(session).ok_or(Fault::Internal)?;
+        let mut hex = Zeroizing::new([0; 2 * LENGTH]);
+        write_hex(key.as_slice(), hex.as_mut_slice());
+        say("sign_key", String::from_utf8_lossy(hex.as_slice()).into());
+        say("sign_id", session.into());
     }
     if login.expose_openid {
         say("openid", subject.open_id.into());

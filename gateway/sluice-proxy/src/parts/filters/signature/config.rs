@@ -8,15 +8,14 @@ use sluice_engine::signature::hmac::Dialect;
 use sluice_engine::signature::{Algorithm, rfc9421};
 
 use super::replay::{Here, Replay};
-use super::{Keys, Master, Signature};
+use super::{Keys, Signature};
 use crate::base::units::{ByteSize, Secret, Span};
 use crate::base::yaml::Place;
 use crate::lasting::nonces::Nonces;
 use crate::parts::env::{Env, Owner};
 use crate::parts::key_records::{self as keys, Purpose, Record};
+use crate::parts::masters::{self, Masters};
 
-/// Bytes of a master key.
-const MIN_MASTER: usize = 32;
 /// A longer window keeps more nonces than it forgives clocks.
 const LONGEST_WINDOW: Duration = Duration::from_secs(900);
 /// How far the clocks of gateways that share a Redis may be apart.
@@ -35,6 +34,7 @@ pub(crate) struct Config {
     #[serde(default)]
     dialect: Option<DialectWord>,
     /// `session`: a file with the secret that the keys of sessions are derived from, at least 32 bytes.
+    /// Without one, that of `login.sign_key`.
     #[serde(default)]
     master_secret_file: Option<String>,
     /// `session`: the same as text; better a file.
@@ -46,9 +46,10 @@ pub(crate) struct Config {
     /// `session`: the secret before as text.
     #[serde(default)]
     previous_master_secret: Option<Secret>,
-    /// `session`: the claim that names the session.
-    #[serde(default = "default_claim")]
-    session_claim: String,
+    /// `session`: the claim that names the session, `sid` if not given; with the secret of `login.sign_key`
+    /// also `jti`, for tokens without a session.
+    #[serde(default)]
+    session_claim: Option<String>,
     /// All but `session`: who may sign.
     #[serde(default)]
     keys: Vec<Record>,
@@ -163,10 +164,6 @@ pub(super) enum Scheme {
     Rfc9421,
 }
 
-fn default_claim() -> String {
-    "sid".to_owned()
-}
-
 fn default_window() -> Span {
     // What Kong and APISIX allow; phones' clocks drift by minutes.
     Span(Duration::from_secs(300))
@@ -174,6 +171,21 @@ fn default_window() -> Span {
 
 fn default_body() -> ByteSize {
     ByteSize(1024 * 1024)
+}
+
+/// The secret of the keys that login hands out.
+fn handed_out(at: &Place<'_>, env: &mut Env<'_>) -> Option<std::sync::Arc<Masters>> {
+    match &env.login {
+        Some(login) if login.sign_key.is_some() => login.sign_key.clone(),
+        // Why there is no login was told.
+        None if env.has_login => None,
+        _ => {
+            env.problems
+                .error(at, "nobody hands out keys to sign with")
+                .help("write `login: { sign_key: { master_secret_file: sign.key } }`, or `master_secret_file` here if another does");
+            None
+        }
+    }
 }
 
 impl Config {
@@ -252,7 +264,7 @@ impl Config {
             if !self.keys.is_empty() || self.redis_keys {
                 env.problems
                     .error(&at.field("keys"), "`scheme: session` derives its keys")
-                    .help("write `master_secret_file: certs/sign.key`");
+                    .help("leave them out; the secret is that of `login.sign_key`, or `master_secret_file` here");
             }
             return self.derived(at, env);
         }
@@ -273,43 +285,24 @@ impl Config {
     }
 
     fn derived(&self, at: &Place<'_>, env: &mut Env<'_>) -> Option<Keys> {
-        let mut masters = Vec::new();
-        for (files, texts) in [
-            (
-                ("master_secret_file", &self.master_secret_file),
-                ("master_secret", &self.master_secret),
-            ),
-            (
-                ("previous_master_secret_file", &self.previous_master_secret_file),
-                ("previous_master_secret", &self.previous_master_secret),
-            ),
-        ] {
-            if let (name, Some(path)) = files {
-                let place = at.field(name);
-                masters.push((keys::trimmed(env.secret_file(&place, path)?), place));
-            }
-            if let (name, Some(text)) = texts {
-                let bytes = zeroize::Zeroizing::new(text.expose().as_bytes().to_vec());
-                masters.push((bytes, at.field(name)));
-            }
-        }
-        if masters.is_empty() || masters.len() > 2 {
-            env.problems
-                .error(at, "`scheme: session` needs one master secret, and perhaps the one before")
-                .help("make one with `openssl rand -base64 48`, and name its file in `master_secret_file`");
-            return None;
-        }
-        let mut whole = true;
-        for (master, place) in &masters {
-            if master.len() < MIN_MASTER {
-                let length = master.len();
-                let message = format!("the secret has {length} bytes; {MIN_MASTER} are needed");
-                env.problems.error(place, message).help("make one with `openssl rand -base64 48`");
-                whole = false;
-            }
-        }
-        let masters = masters.into_iter().map(|(master, _)| Master(master)).collect();
-        whole.then(|| Keys::Derived { masters, claim: self.session_claim.clone() })
+        let current = masters::given(self.master_secret_file.as_ref(), self.master_secret.as_ref());
+        let previous = masters::previous(
+            self.previous_master_secret_file.as_ref(),
+            self.previous_master_secret.as_ref(),
+        );
+        let own = !current.is_none() || !previous.is_none();
+        let masters = if own {
+            std::sync::Arc::new(masters::build(&current, &previous, at, env)?)
+        } else {
+            handed_out(at, env)?
+        };
+        let claims = match &self.session_claim {
+            Some(claim) => vec![claim.clone()],
+            None if own => vec!["sid".to_owned()],
+            // A login that could keep no session gives a key to the token alone.
+            None => vec!["sid".to_owned(), "jti".to_owned()],
+        };
+        Some(Keys::Derived { masters, claims })
     }
 
     fn algorithms(
