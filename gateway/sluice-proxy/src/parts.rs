@@ -3,6 +3,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod apps;
+pub(crate) mod batch;
 pub(crate) mod breaker;
 pub(crate) mod bulkhead;
 pub(crate) mod caller;

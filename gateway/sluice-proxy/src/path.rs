@@ -1,6 +1,7 @@
 //! Floor 5: a request's way. Read `pipeline` first.
 
 pub(crate) mod admission;
+mod batch;
 pub(crate) mod builtin;
 pub(crate) mod forward;
 pub(crate) mod login;

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::Stream;
 use http::{HeaderMap, HeaderName};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -58,6 +59,8 @@ enum Inner {
     Empty,
     Full(Bytes),
     Stream(Stalling),
+    /// Made while it is sent.
+    Made(Pin<Box<dyn Stream<Item = Bytes>>>),
 }
 
 /// The body of a service's answer, in the protocol it came in.
@@ -90,6 +93,11 @@ impl Body {
             return Self::empty();
         }
         Self::of(Inner::Stream(Stalling { incoming, idle, pause: None, failure: None }))
+    }
+
+    /// A body that the gateway makes while it is sent, in pieces that are not empty.
+    pub(crate) fn made(pieces: impl Stream<Item = Bytes> + 'static) -> Self {
+        Self::of(Inner::Made(Box::pin(pieces)))
     }
 
     fn of(inner: Inner) -> Self {
@@ -135,6 +143,9 @@ impl http_body::Body for Body {
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
             Inner::Stream(stream) => stream.poll(cx),
+            Inner::Made(pieces) => {
+                pieces.as_mut().poll_next(cx).map(|piece| Some(Ok(Frame::data(piece?))))
+            }
         };
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
@@ -157,6 +168,7 @@ impl http_body::Body for Body {
             Inner::Empty => true,
             Inner::Full(bytes) => bytes.is_empty(),
             Inner::Stream(stream) => http_body::Body::is_end_stream(&stream.incoming),
+            Inner::Made(_) => false,
         }
     }
 
@@ -165,6 +177,7 @@ impl http_body::Body for Body {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Stream(stream) => http_body::Body::size_hint(&stream.incoming),
+            Inner::Made(_) => SizeHint::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use sluice_engine::matcher::MethodSet;
 use sluice_engine::mini;
 use sluice_engine::trace::write_hex;
@@ -155,6 +155,10 @@ pub(crate) struct Cx {
     pub(crate) request_id: Option<HeaderValue>,
     /// Whether the route takes no chances with tokens. Writer: `path::pipeline`.
     pub(crate) sensitive: bool,
+    /// Whether it is a call of a batch. Writer: `path::pipeline`.
+    pub(crate) batched: bool,
+    /// The fields as the client sent them, where the request is a batch. Writer: `path::pipeline`.
+    pub(crate) said: Option<Box<HeaderMap>>,
     /// The proven caller. Writers: filters that identify.
     pub(crate) principal: Option<Arc<Principal>>,
     /// The mini-program that calls, if it says so. Writers: `path::admission`, and `path::pipeline` once
@@ -223,6 +227,8 @@ impl Cx {
             trace_text: None,
             request_id: None,
             sensitive: false,
+            batched: false,
+            said: None,
             principal: None,
             mini: None,
             key_name: None,

@@ -172,6 +172,14 @@ faults! {
         "The caller may not do this.";
     AuthzDown = "authz_down", 503, grpc 14, Gateway,
         "Whether the caller may do this cannot be found out now.";
+    BatchInvalid = "batch_invalid", 400, grpc 3, Client,
+        "This is no batch, or one of its calls is wrong.";
+    BatchRefused = "batch_refused", 403, grpc 7, Client,
+        "This call cannot be part of a batch.";
+    BatchSkipped = "batch_skipped", 424, grpc 9, Client,
+        "This call was not made: the answer that it needs has nothing for it.";
+    AnswerTooLarge = "answer_too_large", 502, grpc 8, Gateway,
+        "The answer is larger than a batch has room for.";
     RateLimited = "rate_limited", 429, grpc 8, Client,
         "Too many requests; try again later.";
     LimitStoreDown = "limit_store_down", 503, grpc 14, Gateway,

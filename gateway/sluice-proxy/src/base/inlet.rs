@@ -76,6 +76,19 @@ pub(crate) fn held() -> u64 {
     HELD.load(Ordering::Relaxed)
 }
 
+impl Inlet {
+    /// A body that is there already.
+    pub(crate) fn holding(bytes: Bytes) -> Result<Self, Fault> {
+        let mut held = Box::<Held>::default();
+        held.share.grow(bytes.len() as u64)?;
+        held.left = bytes.len() as u64;
+        if !bytes.is_empty() {
+            held.pieces.push_back(bytes);
+        }
+        Ok(Self::Held(held))
+    }
+}
+
 impl Held {
     /// Its pieces, one behind the other.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = &Bytes> {

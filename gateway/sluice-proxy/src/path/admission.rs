@@ -76,7 +76,8 @@ pub(crate) fn admit(cx: &mut Cx, head: &mut Parts, snapshot: &Snapshot) -> Resul
         callers.recognise(cx, &head.headers, survey.spoken, survey.referer);
     }
     if survey.timeout {
-        cx.deadline = remaining::read(&head.headers, cx.started);
+        let theirs = remaining::read(&head.headers, cx.started);
+        cx.deadline = theirs.into_iter().chain(cx.deadline).min();
     }
     Ok(Admitted::Request(wants))
 }

@@ -5,8 +5,8 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 
-use super::login;
 use super::record::{Inbound, Record};
+use super::{batch, login};
 use crate::base::body::Body;
 use crate::base::fault::Fault;
 use crate::parts::upstream::Builtin;
@@ -28,6 +28,7 @@ pub(super) async fn serve(
         Builtin::Logout => login::end::logout(record, inbound).await,
         Builtin::Revoke => login::end::revoke(record, inbound).await,
         Builtin::Jwks => login::keys(record),
+        Builtin::Batch => batch::serve(record, inbound).await,
         #[cfg(debug_assertions)]
         #[expect(clippy::panic, reason = "its purpose; debug builds only")]
         Builtin::Panic | Builtin::PanicWhenCompiled => panic!("asked for by `builtin: panic`"),

@@ -105,7 +105,8 @@ pub(crate) fn tend(login: &Arc<Login>) {
     drop(tasks::local(Kind::Upstream, async move { revocations.follow(&redis, life).await }));
 }
 
-fn only_post(cx: &mut Cx, method: &Method) -> Result<(), Fault> {
+/// Refuses what is no POST.
+pub(super) fn only_post(cx: &mut Cx, method: &Method) -> Result<(), Fault> {
     if *method == Method::POST {
         return Ok(());
     }

@@ -17,11 +17,11 @@ use sluice_engine::mini::Client;
 
 use super::admission::{self, Admitted, Wants};
 use super::record::{Inbound, Record};
-use super::worker::Worker;
+use super::worker::{View, Worker};
 use super::{builtin, overload, target};
 use crate::base::body::Body;
-use crate::base::clock;
-use crate::base::cx::{Cx, Logged, Peer};
+use crate::base::clock::{self, Moment};
+use crate::base::cx::{Cx, Logged, Peer, Trace};
 use crate::base::fault::Fault;
 use crate::base::inlet::{Ahead, Inlet};
 use crate::base::respond;
@@ -55,14 +55,52 @@ pub(crate) fn handle(
     async move {
         // A panic must cost its own request only; the record is consistent at every await.
         let outcome = AssertUnwindSafe(run(&mut record, &mut inbound)).catch_unwind().await;
-        let outcome = outcome.unwrap_or_else(|_| {
-            record.worker.shard.panics.add(1);
-            Err(Fault::Internal)
-        });
-        // What nobody has read of a body goes before the answer does.
-        record.cx.ahead = None;
-        answer(record, outcome, last)
+        over(record, outcome, last)
     }
+}
+
+/// A call of a batch.
+pub(crate) struct Call {
+    pub(crate) head: Parts,
+    pub(crate) body: Inlet,
+    /// Its place in the trace of the batch.
+    pub(crate) trace: Trace,
+    /// When nobody waits for it any more.
+    pub(crate) until: Moment,
+}
+
+/// Handles a call of a batch as if the client had sent it by itself.
+pub(crate) fn call(
+    worker: Rc<Worker>,
+    view: View,
+    peer: Rc<Peer>,
+    call: Call,
+) -> impl Future<Output = Response<Body>> {
+    let mut cx = Cx::begin(peer, clock::now(), view.settings.envelope);
+    cx.forwarded_header = view.settings.forwarded_header;
+    (cx.batched, cx.trace, cx.deadline) = (true, Some(call.trace), Some(call.until));
+    let mut record = Box::new(Record::new(cx, worker, view));
+    let mut inbound = Inbound { head: call.head, body: Some(call.body), rest: None, since: None };
+    note(&mut record, &mut inbound.head);
+    async move {
+        let outcome = AssertUnwindSafe(run(&mut record, &mut inbound)).catch_unwind().await;
+        over(record, outcome, false)
+    }
+}
+
+/// The answer to what has run, or has panicked.
+fn over(
+    mut record: Box<Record>,
+    outcome: std::thread::Result<Result<Response<Body>, Fault>>,
+    last: bool,
+) -> Response<Body> {
+    let outcome = outcome.unwrap_or_else(|_| {
+        record.worker.shard.panics.add(1);
+        Err(Fault::Internal)
+    });
+    // What nobody has read of a body goes before the answer does.
+    record.cx.ahead = None;
+    answer(record, outcome, last)
 }
 
 /// Answers what was refused before anybody made a request of it. Of what it says nothing is believed or
@@ -138,9 +176,16 @@ async fn run(record: &mut Record, inbound: &mut Inbound) -> Result<Response<Body
     }
     let missed = find(record, head).err();
     let route = record.route.and_then(|index| view.routes.get(index)).unwrap_or(&view.unmatched);
+    if record.cx.batched && record.route.is_some() && !route.may_be_batched(&head.method) {
+        return Err(Fault::BatchRefused);
+    }
     overload::refuse_if_short(record, route)?;
     overload::refuse_if_doomed(record, route)?;
     record.cx.sensitive = route.sensitive;
+    if route.batches {
+        // Before filters take credentials away.
+        record.cx.said = Some(Box::new(head.headers.clone()));
+    }
     if route.reads_body {
         record.cx.ahead = inbound.body.take().map(|inlet| ahead(inlet, &record.cx, route));
     }

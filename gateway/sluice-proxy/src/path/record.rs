@@ -166,6 +166,9 @@ impl Record {
             if let Some(name) = &cx.key_name {
                 line.foreign("key", name.as_bytes());
             }
+            if cx.batched {
+                line.flag("batch", true);
+            }
             line.text("scheme", if cx.peer.secure { "https" } else { "http" });
             line.text("proto", proto(logged.version));
             line.foreign("host", cx.host_name().as_bytes());

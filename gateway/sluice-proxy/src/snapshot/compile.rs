@@ -15,6 +15,7 @@ use crate::base::problem::Problems;
 use crate::base::yaml::{Lookup, Node, Place, Source, parse};
 use crate::lasting::retained::Retained;
 use crate::lasting::telemetry::metrics::{Metrics, RouteSeries};
+use crate::parts::batch::{self, Permission};
 use crate::parts::caller::Callers;
 use crate::parts::env::{Env, Owner, digest};
 use crate::parts::filters::{Filter, KeySource, List};
@@ -59,6 +60,8 @@ pub(crate) struct Snapshot {
     pub(crate) key_sets: Vec<Arc<KeySource>>,
     /// How people log in, if they do.
     pub(crate) login: Option<Arc<Login>>,
+    /// What batches may be.
+    pub(crate) batch: batch::Rules,
     /// Lists of addresses that are watched.
     pub(crate) lists: Vec<Arc<List>>,
     pub(crate) settings: Settings,
@@ -136,8 +139,8 @@ impl<'a> Compiler<'a> {
             &at.field("trusted_proxies"),
             &mut self.env,
         );
-        let settings = self.settings(&at);
-        let login = self.login(&at);
+        let (settings, login) = (self.settings(&at), self.login(&at));
+        let batch = self.config.batch.build(&at.field("batch"), &mut self.env);
         let upstreams = self.upstreams(&at.field("upstreams"));
         let owner = Owner { name: "global".to_owned(), captures: Vec::new() };
         let global = self.filters(&self.config.filters, &at.field("filters"), &owner);
@@ -182,6 +185,8 @@ impl<'a> Compiler<'a> {
                 total: None,
                 repeats: Repeats::default(),
                 sensitive: false,
+                batch: Permission::None,
+                batches: false,
                 series,
                 outline: Outline {
                     hosts: Vec::new(),
@@ -201,6 +206,7 @@ impl<'a> Compiler<'a> {
             identity_headers,
             key_sets: self.env.key_sets,
             login,
+            batch: batch?,
             lists: self.env.lists,
             settings: settings?.watching(self.env.files),
         })

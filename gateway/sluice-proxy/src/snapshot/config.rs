@@ -15,8 +15,8 @@ use crate::parts::filters::Declared;
 use crate::parts::profile::{Profile, signature};
 use crate::parts::version_gate;
 use crate::parts::{
-    admin, apps, breaker, bulkhead, caller, fallback, listener, login, overload, proxies, redis,
-    repeats, routing, upstream, websocket,
+    admin, apps, batch, breaker, bulkhead, caller, fallback, listener, login, overload, proxies,
+    redis, repeats, routing, upstream, websocket,
 };
 
 /// The route table. Unknown keys are refused; keys that begin with `x-` are free for anchors.
@@ -80,6 +80,9 @@ pub(crate) struct Config {
     /// How people log in with the apps.
     #[serde(default)]
     pub(crate) login: Option<login::Config>,
+    /// How large batches of calls may be, for `builtin: batch`.
+    #[serde(default)]
+    pub(crate) batch: batch::Config,
     /// What the gateway takes on at most.
     #[serde(default)]
     pub(crate) overload: overload::Config,
@@ -223,6 +226,9 @@ pub(crate) struct Route {
     /// For payments and the like: while it cannot be said whether a token was revoked, nobody is let in.
     #[serde(default)]
     pub(crate) sensitive: bool,
+    /// Which calls of batches may take this route: `none`, those that change nothing (`safe`), or `all`.
+    #[serde(default)]
+    pub(crate) batch: batch::Permission,
 }
 
 fn default_application() -> String {
@@ -273,6 +279,8 @@ struct Keys {
     #[serde(default)]
     login: IgnoredAny,
     #[serde(default)]
+    batch: IgnoredAny,
+    #[serde(default)]
     overload: IgnoredAny,
     #[serde(default)]
     shutdown: IgnoredAny,
@@ -322,6 +330,7 @@ impl Config {
             resolver: sections.read("resolver", upstream::discovery::Config::default),
             redis: sections.read("redis", redis::Config::default),
             login: sections.read("login", || None),
+            batch: sections.read("batch", batch::Config::default),
             overload: sections.read("overload", overload::Config::default),
             shutdown: sections.read("shutdown", Shutdown::default),
             allow_shrink: sections.read("allow_shrink", || false),

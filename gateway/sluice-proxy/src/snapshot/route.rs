@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::lasting::telemetry::metrics::RouteSeries;
+use crate::parts::batch::Permission;
 use crate::parts::breaker::Breaker;
 use crate::parts::bulkhead::Bound;
 use crate::parts::contract::ServiceContract;
@@ -45,6 +46,10 @@ pub(crate) struct Route {
     pub(crate) repeats: Repeats,
     /// Nobody is let in whose token cannot be checked in full.
     pub(crate) sensitive: bool,
+    /// Which calls of batches may take it.
+    pub(crate) batch: Permission,
+    /// Whether its requests are batches themselves.
+    pub(crate) batches: bool,
     /// Whether a filter reads the request's body before it is sent.
     pub(crate) reads_body: bool,
     pub(crate) series: Arc<RouteSeries>,
@@ -64,6 +69,11 @@ pub(crate) struct Outline {
 }
 
 impl Route {
+    /// Whether a batch may make this call; never another batch.
+    pub(crate) fn may_be_batched(&self, method: &http::Method) -> bool {
+        !self.batches && self.batch.permits(method)
+    }
+
     /// Sorts a chain by stage; within a stage the order of the config stays. Of several caps on the
     /// body, and of several rules for other origins, the last one counts, which is the route's own
     /// before its group's and the global one.

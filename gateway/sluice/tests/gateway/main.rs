@@ -22,6 +22,7 @@ mod answers;
 mod api_keys;
 mod authz;
 mod balance;
+mod batch;
 mod bodies;
 mod breakers;
 mod bulkheads;

@@ -11,6 +11,7 @@ use crate::lasting::redis::{Target, Why};
 use crate::lasting::tasks::{self, Kind as TaskKind};
 use crate::lasting::telemetry::families::Family;
 use crate::lasting::telemetry::journal;
+use crate::lasting::telemetry::reasons::BatchItem;
 
 pub(super) fn process(shared: &Shared, out: &mut Vec<MetricFamily>) {
     let mut tasks = Family::gauge("sluice_tasks", "Tasks alive, by kind.");
@@ -28,6 +29,12 @@ pub(super) fn process(shared: &Shared, out: &mut Vec<MetricFamily>) {
     );
     held.add(&[], crate::base::inlet::held());
     held.done(out);
+    let mut calls =
+        Family::counter("sluice_batch_items_total", "Calls of batches, by what became of them.");
+    for what in BatchItem::ALL {
+        calls.add(&[("result", what.as_str())], shared.workshop.metrics.batch_items(what));
+    }
+    calls.done(out);
     redis(shared, out);
     let mut build = Family::gauge("sluice_build_info", "The gateway.");
     build.add(&[("version", env!("CARGO_PKG_VERSION"))], 1);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-use super::reasons::{Handshake, Introduction};
+use super::reasons::{BatchItem, Handshake, Introduction};
 use crate::base::fault::Fault;
 
 /// A counter with a single writer.
@@ -98,6 +98,7 @@ pub(crate) struct Worker {
     pub(crate) http2_broken: Count,
     handshakes_failed: [Count; Handshake::ALL.len()],
     introductions_failed: [Count; Introduction::ALL.len()],
+    batch_items: [Count; BatchItem::ALL.len()],
     pub(crate) accept_errors: Count,
     pub(crate) aborted: Count,
     pub(crate) panics: Count,
@@ -123,6 +124,7 @@ impl Worker {
             http2_broken: Count::default(),
             handshakes_failed: Default::default(),
             introductions_failed: Default::default(),
+            batch_items: Default::default(),
             accept_errors: Count::default(),
             aborted: Count::default(),
             panics: Count::default(),
@@ -157,6 +159,13 @@ impl Worker {
     /// A connection was not served for want of a PROXY header.
     pub(crate) fn introduction_failed(&self, why: Introduction) {
         if let Some(cell) = self.introductions_failed.get(why as usize) {
+            cell.add(1);
+        }
+    }
+
+    /// A call of a batch is over.
+    pub(crate) fn batch_item(&self, what: BatchItem) {
+        if let Some(cell) = self.batch_items.get(what as usize) {
             cell.add(1);
         }
     }
@@ -234,6 +243,12 @@ impl Metrics {
     /// Connections without a good PROXY header, for this reason.
     pub(crate) fn introductions_failed(&self, why: Introduction) -> u64 {
         let cells = self.workers.iter().filter_map(|w| w.introductions_failed.get(why as usize));
+        cells.map(Count::get).sum()
+    }
+
+    /// Calls of batches that ended so.
+    pub(crate) fn batch_items(&self, what: BatchItem) -> u64 {
+        let cells = self.workers.iter().filter_map(|w| w.batch_items.get(what as usize));
         cells.map(Count::get).sum()
     }
 

@@ -1,4 +1,5 @@
-//! Why connections end before there is a request that a fault could be for: labels of counters.
+//! Why connections end before there is a request that a fault could be for, and what becomes of calls that
+//! are part of another: labels of counters.
 
 /// Why a TLS handshake failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,45 @@ impl Handshake {
             Self::Alert => "alert",
             Self::Protocol => "protocol",
             Self::Closed => "closed",
+        }
+    }
+}
+
+/// What became of a call of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BatchItem {
+    /// A status below 400.
+    Ok,
+    /// One of 4xx.
+    ClientError,
+    /// One of 5xx, or no whole answer.
+    ServerError,
+    /// Not made: an answer that it needs has nothing for it.
+    Skipped,
+    /// Not there when the time of the batch was over.
+    Timeout,
+    /// Larger than there was room for.
+    TooLarge,
+}
+
+impl BatchItem {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Ok,
+        Self::ClientError,
+        Self::ServerError,
+        Self::Skipped,
+        Self::Timeout,
+        Self::TooLarge,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::ClientError => "client_error",
+            Self::ServerError => "server_error",
+            Self::Skipped => "skipped",
+            Self::Timeout => "timeout",
+            Self::TooLarge => "too_large",
         }
     }
 }

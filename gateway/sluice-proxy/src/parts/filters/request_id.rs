@@ -80,12 +80,13 @@ pub(crate) struct RequestId {
 impl Hooks for RequestId {
     async fn on_request(&self, cx: &mut Cx, head: &mut Parts) -> Result<Flow, Fault> {
         let trusted = self.trust_clients || cx.peer_trusted;
-        let headers = &mut head.headers;
+        let (headers, within) = (&mut head.headers, cx.trace);
         let continued = trusted.then(|| continued(headers)).flatten();
         let trace = continued.unwrap_or_else(|| {
             // What others noted about a trace does not belong to a new one (Trace Context, 3.3.1).
             headers.remove(&TRACESTATE);
-            Trace::random()
+            // A call of a batch belongs to the batch's trace.
+            within.unwrap_or_else(Trace::random)
         });
         cx.trace = Some(trace);
         let taken = trusted.then(|| usable(headers.get(&self.header))).flatten();

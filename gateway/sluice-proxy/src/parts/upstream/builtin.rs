@@ -21,6 +21,8 @@ pub(crate) enum Builtin {
     Revoke,
     /// Publishes the public keys that tokens of `login` are signed with.
     Jwks,
+    /// Makes the calls of a batch, as `batch` says.
+    Batch,
     /// Panics, to see that a panic costs its own request only; not in release builds.
     #[cfg(debug_assertions)]
     #[schemars(skip)]

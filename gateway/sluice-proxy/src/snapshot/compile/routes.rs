@@ -14,7 +14,7 @@ use crate::lasting::link::Protocol;
 use crate::parts::breaker::{self, Breaker};
 use crate::parts::env::Owner;
 use crate::parts::filters::{Declared, Filter};
-use crate::parts::upstream::{Kind, Service, Upstream};
+use crate::parts::upstream::{Builtin, Kind, Service, Upstream};
 use crate::snapshot::config::{self, Config};
 use crate::snapshot::route::{Outline, Route, guards};
 
@@ -137,6 +137,9 @@ impl<'a> Compiler<'a> {
             Kind::Service(service) => Some(&**service),
             Kind::Builtin(_) => None,
         });
+        let batches = upstream
+            .as_deref()
+            .is_some_and(|upstream| matches!(upstream.kind, Kind::Builtin(Builtin::Batch)));
         let total = self.total(declared, service, at);
         let repeats = declared.retries.build(
             service,
@@ -188,6 +191,8 @@ impl<'a> Compiler<'a> {
             total,
             repeats,
             sensitive: declared.sensitive,
+            batch: declared.batch,
+            batches,
             series: self.series(&declared.id),
             outline,
         };
