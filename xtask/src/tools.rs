@@ -76,8 +76,17 @@ const HAPROXY: Tool = Tool {
     },
 };
 
+const NODE: Tool = Tool {
+    name: "node",
+    asks_version: "--version",
+    ends_with: 0,
+    wanted_by: "the client's side of batches, and a service of another make",
+    package: "nodejs",
+    source: Source::Install(&["nodejs"]),
+};
+
 /// What tests need.
-const TOOLS: [Tool; 7] = [
+const TOOLS: [Tool; 8] = [
     REDIS,
     NGINX,
     HAPROXY,
@@ -121,6 +130,7 @@ const TOOLS: [Tool; 7] = [
         package: "curl",
         source: Source::Install(&["curl", "ca-certificates"]),
     },
+    NODE,
 ];
 
 /// What `cargo xtask bench` needs besides.
@@ -175,24 +185,14 @@ const BENCH_EXTRAS: [Tool; 4] = [
 ];
 
 /// What the second tier needs besides.
-const SOAK_TOOLS: [Tool; 2] = [
-    Tool {
-        name: "node",
-        asks_version: "--version",
-        ends_with: 0,
-        wanted_by: "a service of another make",
-        package: "nodejs",
-        source: Source::Install(&["nodejs"]),
-    },
-    Tool {
-        name: "python3",
-        asks_version: "--version",
-        ends_with: 0,
-        wanted_by: "a service of another make",
-        package: "python3",
-        source: Source::Install(&["python3"]),
-    },
-];
+const SOAK_TOOLS: [Tool; 1] = [Tool {
+    name: "python3",
+    asks_version: "--version",
+    ends_with: 0,
+    wanted_by: "a service of another make",
+    package: "python3",
+    source: Source::Install(&["python3"]),
+}];
 
 /// What it can do without.
 const SOAK_EXTRAS: [Tool; 1] = [Tool {

@@ -1,6 +1,7 @@
 //! Several calls in one request: each goes its own way, refers to others, and gains nothing by being part of
 //! a batch.
 
+mod helper;
 mod limits;
 
 use serde_json::{Value, json};
