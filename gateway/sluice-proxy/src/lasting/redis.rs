@@ -66,8 +66,8 @@ pub(crate) struct Target {
     slots: ArcSwap<Slots>,
     /// Somebody found the slots to be elsewhere, or a node gone.
     stale: AtomicBool,
-    /// When the log was told of a failure last.
-    told: Mutex<Option<(Why, Moment)>>,
+    /// When the log was told of each kind of failure last.
+    told: Mutex<[Option<Moment>; Why::ALL.len()]>,
     pub(crate) commands: AtomicU64,
     /// Commands that failed.
     pub(crate) failures: Failures,
@@ -255,10 +255,11 @@ impl Target {
     fn tell(&self, why: Why) {
         let now = clock::now();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_some_and(|(was, at)| was == why && now.saturating_since(at) < TOLD) {
+        let Some(at) = told.get_mut(why as usize) else { return };
+        if at.is_some_and(|at| now.saturating_since(at) < TOLD) {
             return;
         }
-        *told = Some((why, now));
+        *at = Some(now);
         drop(told);
         let (redis, why) = (self.address(), why.as_str());
         tracing::warn!(redis, why, "Redis does not answer; limits are decided without it");
@@ -323,7 +324,7 @@ impl Client {
     async fn survey(&self, target: &Arc<Target>) {
         let others: Vec<_> = self.others.borrow().values().map(Rc::clone).collect();
         for link in self.named.iter().chain(&others) {
-            let until = clock::now().after(CONNECT);
+            let until = clock::now().after(OPERATION);
             let asked = link.ask(
                 |out| {
                     resp::words(2, out);

@@ -88,10 +88,7 @@ impl Connection {
         second: bool,
     ) -> Result<Reply, Failure> {
         let slot = Rc::new(Slot::default());
-        if second {
-            self.0.send(|_| {}, None, until)?;
-        }
-        self.0.send(write, Some(Rc::clone(&slot)), until)?;
+        self.0.send(write, second, Some(Rc::clone(&slot)), until)?;
         Answer(slot).await
     }
 
@@ -107,7 +104,7 @@ impl Connection {
         write: impl FnOnce(&mut Vec<u8>),
         until: Moment,
     ) -> Result<(), Failure> {
-        self.0.send(write, None, until)
+        self.0.send(write, false, None, until)
     }
 }
 
@@ -118,9 +115,11 @@ impl Drop for Connection {
 }
 
 impl Shared {
+    /// Puts one command in line, or all of two: a command without a place would shift all replies.
     fn send(
         &self,
         write: impl FnOnce(&mut Vec<u8>),
+        second: bool,
         asker: Option<Rc<Slot>>,
         until: Moment,
     ) -> Result<(), Failure> {
@@ -128,8 +127,11 @@ impl Shared {
             return Err(Failure::Lost);
         }
         let mut line = self.line.borrow_mut();
-        if line.len() >= IN_FLIGHT {
+        if line.len() + usize::from(second) >= IN_FLIGHT {
             return Err(Failure::Full);
+        }
+        if second {
+            line.push_back(Waiting { asker: None, until });
         }
         line.push_back(Waiting { asker, until });
         let mut out = self.out.borrow_mut();
@@ -165,16 +167,12 @@ impl Shared {
 
     /// Gives up who has waited for too long; returns until when the next one waits.
     fn give_up(&self, now: Moment) -> Option<Moment> {
-        let mut next = None;
+        let mut next: Option<Moment> = None;
         for waiting in self.line.borrow_mut().iter_mut() {
-            // All wait for about the same time, so later ones are due later.
-            if waiting.until <= now {
-                if let Some(asker) = waiting.asker.take() {
-                    asker.settle(Err(Failure::Late));
-                }
-            } else if waiting.asker.is_some() {
-                next = Some(waiting.until);
-                break;
+            if waiting.until > now && waiting.asker.is_some() {
+                next = Some(next.map_or(waiting.until, |next| next.min(waiting.until)));
+            } else if let Some(asker) = waiting.asker.take() {
+                asker.settle(Err(Failure::Late));
             }
         }
         next
@@ -456,6 +454,33 @@ mod tests {
             }
             assert_eq!(connection.tell(get("a"), soon()), Err(Failure::Full));
             drop(far);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn two_commands_are_sent_together_or_not_at_all() {
+        told(async |connection, mut far| {
+            for _ in 0..IN_FLIGHT - 1 {
+                assert_eq!(connection.tell(get("a"), soon()), Ok(()));
+            }
+            let both = connection.ask(get("b"), soon(), true).await;
+            assert_eq!(both, Err(Failure::Full));
+            let last = connection.ask(get("c"), soon(), false);
+            let replies = async {
+                heard(&mut far, IN_FLIGHT).await;
+                far.write_all(&b":1\r\n".repeat(IN_FLIGHT - 1)).await.unwrap();
+                far.write_all(b":2\r\n").await.unwrap();
+            };
+            let (last, ()) = tokio::join!(last, replies);
+            assert_eq!(last, Ok(Reply::Number(2)));
+            let pair = connection.ask(get("d"), soon(), true);
+            let replies = async {
+                heard(&mut far, 1).await;
+                far.write_all(b"+OK\r\n:3\r\n").await.unwrap();
+            };
+            let (pair, ()) = tokio::join!(pair, replies);
+            assert_eq!(pair, Ok(Reply::Number(3)));
         })
         .await;
     }

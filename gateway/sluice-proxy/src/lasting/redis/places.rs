@@ -84,17 +84,25 @@ impl Held {
     /// Renews the places whose leases are a third over.
     pub(super) async fn renew(&self, target: &Arc<Target>) {
         let now = clock::now();
-        let mut due: HashMap<(Name, Duration), Vec<Box<[u8]>>> = HashMap::new();
-        for seat in self.0.borrow_mut().values_mut() {
+        let mut due: HashMap<(Name, Duration), Vec<(u64, Box<[u8]>)>> = HashMap::new();
+        for (number, seat) in &*self.0.borrow() {
             if now.saturating_since(seat.at) >= seat.lease / 3 {
-                seat.at = now;
-                due.entry((seat.key, seat.lease)).or_default().push(seat.name.clone());
+                due.entry((seat.key, seat.lease)).or_default().push((*number, seat.name.clone()));
             }
         }
-        for ((key, lease), names) in due {
-            for names in names.chunks(AT_ONCE) {
-                let names = names.iter().map(AsRef::as_ref);
-                target.ask(&target.scripts.renew(&key, names, lease)).await;
+        for ((key, lease), seats) in due {
+            for seats in seats.chunks(AT_ONCE) {
+                let names = seats.iter().map(|(_, name)| &**name);
+                if target.ask(&target.scripts.renew(&key, names, lease)).await.is_none() {
+                    // Tried again with the next beat.
+                    continue;
+                }
+                let mut held = self.0.borrow_mut();
+                for (number, _) in seats {
+                    if let Some(seat) = held.get_mut(number) {
+                        seat.at = now;
+                    }
+                }
             }
         }
     }
