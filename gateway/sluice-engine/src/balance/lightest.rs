@@ -100,36 +100,41 @@ fn lighter(load: &impl Fn(usize) -> Load, first: usize, second: usize) -> usize 
     }
 }
 
-/// A load as a fraction that is read from the endpoints once.
+/// A load as a fraction that is read from the endpoints once. Two 64-bit numbers, so that a product is one
+/// multiplication.
 #[derive(Clone, Copy)]
 pub(super) struct Load {
-    burden: u128,
-    weight: u128,
+    burden: u64,
+    weight: u64,
 }
+
+/// More requests than this, and longer ones, all count alike, so that their product has 64 bits.
+const MAX_REQUESTS: u64 = (1 << 24) - 1;
+/// 18 minutes.
+const MAX_NANOS: u64 = (1 << 40) - 1;
 
 impl Load {
     /// Requests, each as good as any other.
     pub(super) fn requests(endpoints: &impl Endpoints, index: usize) -> Self {
-        Self::of(endpoints, index, 1)
+        let burden = u64::from(endpoints.in_flight(index)) + 1;
+        Self { burden, weight: weight(endpoints, index) }
     }
 
     /// Requests, each as long as they take here.
     pub(super) fn time(endpoints: &impl Endpoints, index: usize) -> Self {
-        Self::of(endpoints, index, endpoints.latency(index))
-    }
-
-    fn of(endpoints: &impl Endpoints, index: usize, each: u64) -> Self {
         let requests = u64::from(endpoints.in_flight(index)) + 1;
-        let weight = u64::from(endpoints.weight(index)) * u64::from(endpoints.warmth(index));
-        // A latency is cut to 40 bits of nanoseconds, which is 18 minutes: the products below need
-        // 33 + 40 + 42 bits at most.
-        let each = each.min((1 << 40) - 1);
-        Self { burden: u128::from(requests) * u128::from(each), weight: u128::from(weight) }
+        let burden = requests.min(MAX_REQUESTS) * endpoints.latency(index).min(MAX_NANOS);
+        Self { burden, weight: weight(endpoints, index) }
     }
 
     fn cmp(&self, other: &Self) -> Order {
-        (self.burden * other.weight).cmp(&(other.burden * self.weight))
+        let product = |one: u64, other: u64| u128::from(one) * u128::from(other);
+        product(self.burden, other.weight).cmp(&product(other.burden, self.weight))
     }
+}
+
+fn weight(endpoints: &impl Endpoints, index: usize) -> u64 {
+    u64::from(endpoints.weight(index)) * u64::from(endpoints.warmth(index))
 }
 
 #[cfg(test)]
