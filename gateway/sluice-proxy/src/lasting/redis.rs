@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
 use sluice_engine::trace::write_hex;
 
+use super::resolver::Names;
 use super::tasks::{self, Kind};
 use crate::base::clock::{self, Moment};
 use crate::base::seat;
@@ -57,6 +58,7 @@ const TOLD: Duration = Duration::from_secs(10);
 pub(crate) struct Target {
     id: u64,
     servers: Servers,
+    names: Arc<Names>,
     scripts: Scripts,
     /// This process among the gateways that share this Redis.
     own: String,
@@ -101,11 +103,12 @@ thread_local! {
 
 impl Target {
     /// Connects to nothing yet.
-    pub(crate) fn new(servers: Servers) -> Self {
+    pub(crate) fn new(servers: Servers, names: Arc<Names>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             servers,
+            names,
             scripts: Scripts::new(),
             own: uuid::Uuid::new_v4().simple().to_string(),
             gateways: AtomicU64::new(1),

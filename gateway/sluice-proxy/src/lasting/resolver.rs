@@ -64,6 +64,16 @@ impl Names {
         Self { settings, resolver: OnceLock::new() }
     }
 
+    /// Whether an operator has said whom to ask.
+    pub(crate) fn are_chosen(&self) -> bool {
+        !self.settings.nameservers.is_empty()
+    }
+
+    /// Whom to ask instead of the system.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Addresses of a host, which may be an address itself.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! The Redis that gateways share, as an operator names it: a server, a cluster, or sentinels.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -69,8 +71,10 @@ impl Config {
         };
         let Some(servers) = servers else { return };
         // The same words mean the same Redis: connections and counts outlive a reload.
-        let name = format!("redis {}", digest(self.words().as_bytes()));
-        env.redis = Some(env.retained.cell(&name, || Target::new(servers)));
+        let words = format!("{} {:?}", self.words(), env.names.settings());
+        let name = format!("redis {}", digest(words.as_bytes()));
+        let names = Arc::clone(&env.names);
+        env.redis = Some(env.retained.cell(&name, || Target::new(servers, names)));
     }
 
     fn cluster(&self, at: &Place<'_>, env: &mut Env<'_>) -> Option<Servers> {

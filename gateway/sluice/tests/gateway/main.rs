@@ -57,6 +57,7 @@ mod proxy_protocol;
 mod redis;
 mod redis_cluster;
 mod redis_faults;
+mod redis_returns;
 mod regressions;
 mod reload;
 mod replace;

@@ -54,6 +54,13 @@ pub(crate) const ROWS: &[Row] = &[
     ("X-06", "garbage from Redis", "the connection is dropped; no answer is taken for another"),
     ("X-07", "clients that leave while Redis is asked", "no answer is taken for another"),
     ("X-08", "a key of another type", "made anew"),
+    ("X-09", "three gateways when Redis returns", "at most 1.5 s, at times that chance spreads"),
     ("X-10", "a failover that loses the last counts", "accepted: they are admitted again"),
+    ("X-11", "a Redis that moves", "its name is looked up for each connection"),
     ("X-12", "more commands than Redis answers", "1,024 on their way for each connection"),
+    (
+        "X-13",
+        "a value of 50 MB in Redis",
+        "at most 64 KiB are read of it; else Redis could not say",
+    ),
 ];

@@ -189,7 +189,7 @@ async fn keep_connected(target: Weak<Target>, link: Weakly<Link>) {
 async fn live(target: &Weak<Target>, link: &Weakly<Link>) -> Option<Why> {
     let strong = target.upgrade()?;
     let address = link.upgrade()?.address.clone();
-    let stream = match open::dial(&strong.servers, &address).await {
+    let stream = match open::dial(&strong.servers, &strong.names, &address).await {
         Ok(stream) => stream,
         Err(why) => return Some(why),
     };

@@ -1,6 +1,7 @@
 //! Making a connection to Redis: finding the server, logging in, and leaving the scripts there.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::pin;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,6 +15,7 @@ use super::counting::Scripts;
 use super::resp::{self, Reply};
 use super::why::Why;
 use crate::base::clock;
+use crate::lasting::resolver::Names;
 
 /// A way to a server.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
@@ -21,14 +23,18 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
 /// Connects to `address`, or to the server that sentinels name. Says nothing there yet.
-pub(super) async fn dial(servers: &Servers, address: &Address) -> Result<Box<dyn Stream>, Why> {
+pub(super) async fn dial(
+    servers: &Servers,
+    names: &Names,
+    address: &Address,
+) -> Result<Box<dyn Stream>, Why> {
     match servers {
-        Servers::One(..) | Servers::Cluster(..) => connect(address).await,
+        Servers::One(..) | Servers::Cluster(..) => connect(names, address).await,
         Servers::Sentinel { sentinels, name, .. } => {
             let mut why = Why::Lost;
             for (sentinel, login) in sentinels {
-                match master(sentinel, login, name).await {
-                    Ok(master) => return connect(&master).await,
+                match master(names, sentinel, login, name).await {
+                    Ok(master) => return connect(names, &master).await,
                     Err(other) => why = other,
                 }
             }
@@ -64,12 +70,21 @@ pub(super) async fn greet(
     say(connection, &[b"PING"]).await.map(drop)
 }
 
-async fn connect(address: &Address) -> Result<Box<dyn Stream>, Why> {
+/// A name is looked up for each connection: the server may have moved.
+async fn connect(names: &Names, address: &Address) -> Result<Box<dyn Stream>, Why> {
     let until = clock::deadline(clock::now().after(CONNECT));
     let connected = timeout_at(until, async {
         match address {
             Address::Tcp(host, port) => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                let stream = if names.are_chosen() {
+                    let found = names.look_up(host).await.map_err(std::io::Error::other)?;
+                    let found: Vec<_> =
+                        found.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect();
+                    TcpStream::connect(&found[..]).await?
+                } else {
+                    // The system also knows short names, which the resolver does not complete.
+                    TcpStream::connect((host.as_str(), *port)).await?
+                };
                 stream.set_nodelay(true)?;
                 Ok(Box::new(stream) as Box<dyn Stream>)
             }
@@ -83,8 +98,13 @@ async fn connect(address: &Address) -> Result<Box<dyn Stream>, Why> {
 }
 
 /// Asks a sentinel who counts.
-async fn master(sentinel: &Address, login: &Login, name: &str) -> Result<Address, Why> {
-    let (connection, driver) = Connection::over(connect(sentinel).await?);
+async fn master(
+    names: &Names,
+    sentinel: &Address,
+    login: &Login,
+    name: &str,
+) -> Result<Address, Why> {
+    let (connection, driver) = Connection::over(connect(names, sentinel).await?);
     let asks = async {
         log_in(&connection, login).await?;
         let words: [&[u8]; 3] = [b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name.as_bytes()];

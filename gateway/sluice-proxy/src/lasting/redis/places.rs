@@ -80,11 +80,14 @@ impl Target {
     }
 }
 
+/// A place to renew: its number here and its name in Redis.
+type Due = (u64, Box<[u8]>);
+
 impl Held {
     /// Renews the places whose leases are a third over.
     pub(super) async fn renew(&self, target: &Arc<Target>) {
         let now = clock::now();
-        let mut due: HashMap<(Name, Duration), Vec<(u64, Box<[u8]>)>> = HashMap::new();
+        let mut due: HashMap<(Name, Duration), Vec<Due>> = HashMap::new();
         for (number, seat) in &*self.0.borrow() {
             if now.saturating_since(seat.at) >= seat.lease / 3 {
                 due.entry((seat.key, seat.lease)).or_default().push((*number, seat.name.clone()));

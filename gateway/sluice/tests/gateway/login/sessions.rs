@@ -278,6 +278,34 @@ async fn a_stateful_session_ends_when_nobody_comes() {
     assert_eq!(refresh(&gateway, &token.refresh).await.status, 401);
 }
 
+/// Shows X-13.
+#[tokio::test]
+async fn a_huge_value_in_redis_is_not_read() {
+    let (provider, redis) = (Provider::start(), Redis::start().await);
+    let gateway = in_redis(&provider, &redis, "sessions: { mode: stateful, ttl: 60s }").await;
+    let token = log_in(&gateway, &provider, "o-1", "").await;
+    let sid = claims(&token.access)["sid"].as_str().unwrap().to_owned();
+    let name = format!("sluice:login:session:{{{sid}}}");
+    assert_eq!(with_token(&gateway, "/pay", &token.access).await.status, 200);
+    let grow = "return redis.call('SET', KEYS[1], string.rep('x', 50000000))";
+    assert_eq!(redis.command(&["EVAL", grow, "1", &name]).await, "OK");
+    eventually("the session to be unknown", async || {
+        let answer = with_token(&gateway, "/pay", &token.access).await;
+        answer.status == 503 && answer.json()["reason"] == "revocation_unknown"
+    })
+    .await;
+    assert!(gateway.metric("sluice_redis_errors_total").await > 0.5);
+    eventually("another connection to Redis", async || {
+        gateway.metric("sluice_redis_connections").await > 0.5
+    })
+    .await;
+    let other = log_in(&gateway, &provider, "o-2", "").await;
+    eventually("others to pay", async || {
+        with_token(&gateway, "/pay", &other.access).await.status == 200
+    })
+    .await;
+}
+
 /// Keys are replaced one after the other, and services find the public ones.
 /// Shows J-22.
 #[tokio::test]
