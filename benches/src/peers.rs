@@ -7,6 +7,7 @@
 mod envoy;
 mod haproxy;
 mod nginx;
+mod nginx_lua;
 mod pingora;
 mod sluice;
 
@@ -33,6 +34,7 @@ pub(crate) struct Peer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Nginx,
+    NginxLua,
     Haproxy,
     Envoy,
     Pingora,
@@ -54,8 +56,9 @@ pub(crate) struct Stage<'a> {
 
 impl Kind {
     /// The word for `--peers`, which is also the name of the program.
-    pub(crate) const ALL: [(Self, &'static str); 5] = [
+    pub(crate) const ALL: [(Self, &'static str); 6] = [
         (Self::Nginx, "nginx"),
+        (Self::NginxLua, "nginx-lua"),
         (Self::Haproxy, "haproxy"),
         (Self::Envoy, "envoy"),
         (Self::Pingora, "pingora"),
@@ -64,12 +67,14 @@ impl Kind {
 
     /// Whether it takes part in a workload at all.
     pub(crate) fn serves(self, workload: &Workload) -> bool {
+        let plain = workload.chain.is_none() && workload.limit.is_none();
         match self {
             Self::Nginx | Self::Sluice => true,
-            Self::Haproxy => workload.chain.is_none_or(|chain| self.does(chain)),
-            Self::Envoy => workload.chain.is_none(),
+            Self::NginxLua => workload.limit == Some(Limit::Redis),
+            Self::Haproxy => plain || workload.chain.is_some_and(|chain| self.does(chain)),
+            Self::Envoy => plain,
             // A library: a table of routes would be ours.
-            Self::Pingora => workload.chain.is_none() && workload.routes == 1,
+            Self::Pingora => plain && workload.routes == 1,
         }
     }
 
@@ -78,14 +83,14 @@ impl Kind {
         match self {
             Self::Sluice => true,
             Self::Haproxy => chain.limit == Limit::Local && !chain.access_log,
-            Self::Nginx | Self::Envoy | Self::Pingora => false,
+            Self::Nginx | Self::NginxLua | Self::Envoy | Self::Pingora => false,
         }
     }
 
     /// What makes the program print its version, if anything does.
     pub(crate) fn asks_version(self) -> Option<&'static str> {
         match self {
-            Self::Nginx | Self::Haproxy => Some("-v"),
+            Self::Nginx | Self::NginxLua | Self::Haproxy => Some("-v"),
             Self::Envoy | Self::Sluice => Some("--version"),
             Self::Pingora => None,
         }
@@ -107,6 +112,7 @@ impl Peer {
         let line = Line::new(&self.program);
         match self.kind {
             Kind::Nginx => nginx::prepare(line, stage),
+            Kind::NginxLua => nginx_lua::prepare(line, stage, &self.program),
             Kind::Haproxy => haproxy::prepare(line, stage),
             Kind::Envoy => envoy::prepare(line, stage),
             Kind::Pingora => Ok(pingora::prepare(line, stage)),

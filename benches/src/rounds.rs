@@ -52,7 +52,7 @@ pub(crate) fn measure(
     let backends = Backends::start(&bench, options, folder)?;
     let mut table: Vec<Rows> = Vec::new();
     for workload in &options.workloads {
-        if workload.chain.is_some_and(|chain| chain.limit == Limit::Redis) && !backends.redis {
+        if workload.needs_redis() && !backends.redis {
             say(&format!("{}: skipped, there is no redis-server", workload.name));
             continue;
         }

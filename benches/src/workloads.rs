@@ -19,6 +19,8 @@ pub(crate) struct Workload {
     pub(crate) routes: usize,
     /// What is done besides forwarding, by Sluice and by proxies that can; nginx only forwards.
     pub(crate) chain: Option<Chain>,
+    /// A limit by address and nothing else, which nobody reaches; nginx only forwards.
+    pub(crate) limit: Option<Limit>,
     /// Requests per second at which it is measured too.
     pub(crate) rates: &'static [Rate],
     /// Whether system calls are counted, in a short run of its own.
@@ -90,7 +92,10 @@ pub(crate) enum Token {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
     Local,
+    /// One script for each request.
     Redis,
+    /// In blocks that are paid for in advance.
+    Leased,
 }
 
 /// A rate at which requests leave, whether or not earlier ones were answered.
@@ -127,6 +132,7 @@ pub(crate) fn all() -> Vec<Workload> {
     all.extend(encrypted());
     all.extend(routes());
     all.extend(chains());
+    all.extend(limits());
     all.extend(others());
     all
 }
@@ -216,6 +222,16 @@ fn chains() -> Vec<Workload> {
     ]
 }
 
+fn limits() -> Vec<Workload> {
+    let limit =
+        |name, title, limit| Workload { limit: Some(limit), ..Workload::new(name, title, small()) };
+    vec![
+        limit("limit-local", "GET of 128 B, a limit counted in the process", Limit::Local),
+        limit("limit-redis", "the same with one script in Redis for each request", Limit::Redis),
+        limit("limit-leased", "the same in Redis, in blocks paid for in advance", Limit::Leased),
+    ]
+}
+
 fn others() -> Vec<Workload> {
     let idle = Load::Idle { connections: 2000 };
     vec![
@@ -253,6 +269,12 @@ fn get(path: &str, answer: usize) -> Ask {
 }
 
 impl Workload {
+    /// Whether something is counted in Redis.
+    pub(crate) fn needs_redis(&self) -> bool {
+        let limit = self.limit.or(self.chain.map(|chain| chain.limit));
+        limit.is_some_and(|limit| limit != Limit::Local)
+    }
+
     /// GET without TLS over one route; entries say what differs.
     fn new(name: &'static str, title: &'static str, ask: Ask) -> Self {
         Self {
@@ -264,6 +286,7 @@ impl Workload {
             back: Back::Http,
             routes: 1,
             chain: None,
+            limit: None,
             rates: &[],
             counts_calls: false,
         }

@@ -156,7 +156,26 @@ const BENCH_TOOLS: [Tool; 4] = [
 ];
 
 /// What `cargo xtask bench` uses where it can be had, and can do without.
-const BENCH_EXTRAS: [Tool; 4] = [
+const BENCH_EXTRAS: [Tool; 5] = [
+    Tool {
+        name: "nginx-lua",
+        asks_version: "-v",
+        ends_with: 0,
+        wanted_by: "comparison of limits in Redis",
+        package: "nginx with libnginx-mod-http-lua",
+        source: Source::Unpack {
+            packages: &[
+                "nginx",
+                "libnginx-mod-http-lua",
+                "libnginx-mod-http-ndk",
+                "lua-resty-core",
+                "lua-resty-lrucache",
+                "lua-nginx-redis",
+            ],
+            program: "usr/sbin/nginx",
+            libraries: &["libluajit2-5.1-2", "libpcre3"],
+        },
+    },
     Tool {
         name: "envoy",
         asks_version: "--version",

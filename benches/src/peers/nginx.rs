@@ -6,12 +6,17 @@ use crate::failure::Outcome;
 use crate::workloads::{Back, Front};
 
 pub(super) fn prepare(line: Line, stage: &Stage<'_>) -> Outcome<Line> {
-    let config = stage.write("nginx.conf", &text(stage))?;
+    start(line, stage, &text(stage))
+}
+
+/// The command line that serves this config.
+pub(super) fn start(line: Line, stage: &Stage<'_>, text: &str) -> Outcome<Line> {
+    let config = stage.write("nginx.conf", text)?;
     let errors = stage.folder.join("error.log");
     Ok(line.arg("-p").arg(stage.folder).arg("-e").arg(errors).arg("-c").arg(config))
 }
 
-fn text(stage: &Stage<'_>) -> String {
+pub(super) fn text(stage: &Stage<'_>) -> String {
     let folder = stage.folder.display();
     let (backend, workers) = (stage.backend_port, stage.workers);
     let server = server(stage);

@@ -28,7 +28,11 @@ fn text(stage: &Stage<'_>) -> String {
     } else {
         String::new()
     };
-    let filters = chain.map_or_else(String::new, |chain| filters(stage, chain));
+    let filters = match (chain, stage.workload.limit) {
+        (Some(chain), _) => filters(stage, chain),
+        (None, Some(limit)) => limited(stage, limit),
+        (None, None) => String::new(),
+    };
     format!(
         "\
 version: 1
@@ -83,12 +87,7 @@ fn filters(stage: &Stage<'_>, chain: Chain) -> String {
             format!("alg: ES256, public_key_file: {}", stage.ground.ec_public_key.display())
         }
     };
-    let (redis, store) = match chain.limit {
-        Limit::Local => (String::new(), "local"),
-        Limit::Redis => {
-            (format!("redis: {{ url: \"redis://127.0.0.1:{}\" }}\n", stage.redis_port), "redis")
-        }
-    };
+    let (redis, store) = counted(stage, chain.limit);
     format!(
         "\
 {redis}filters:
@@ -97,7 +96,25 @@ fn filters(stage: &Stage<'_>, chain: Chain) -> String {
       keys: [{{ kid: bench, {key} }}]
       required_claims: [openid]
       claims_to_headers: {{ X-User-Openid: openid }}
-  - rate_limit: {{ limit: 1000000000, per: 1s, key: \"claim:openid\", store: {store} }}
+  - rate_limit: {{ limit: 1000000000, per: 1s, key: \"claim:openid\", {store} }}
 "
     )
+}
+
+/// A limit by address alone.
+fn limited(stage: &Stage<'_>, limit: Limit) -> String {
+    let (redis, store) = counted(stage, limit);
+    format!(
+        "{redis}filters:\n  - rate_limit: {{ limit: 1000000000, per: 1s, key: address, {store} }}\n"
+    )
+}
+
+/// The section `redis:`, and the limit's words about it.
+fn counted(stage: &Stage<'_>, limit: Limit) -> (String, &'static str) {
+    let redis = || format!("redis: {{ url: \"redis://127.0.0.1:{}\" }}\n", stage.redis_port);
+    match limit {
+        Limit::Local => (String::new(), "store: local"),
+        Limit::Redis => (redis(), "store: redis, prepay: false"),
+        Limit::Leased => (redis(), "store: redis"),
+    }
 }

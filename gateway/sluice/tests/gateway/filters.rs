@@ -14,3 +14,4 @@ mod rate_limit;
 mod refuse;
 mod request_id;
 mod shape;
+mod tiers;
