@@ -12,7 +12,7 @@ use crate::peers::{Kind, Peer};
 use crate::slices;
 use crate::stand::{self, Backend, Bench};
 use crate::stats::Spread;
-use crate::workloads::{Limit, Pass, Rate, Workload};
+use crate::workloads::{Pass, Rate, Workload};
 
 /// The cells of one pass over one workload: by round, then by peer in the order of the options.
 #[derive(Debug)]

@@ -271,7 +271,7 @@ fn get(path: &str, answer: usize) -> Ask {
 impl Workload {
     /// Whether something is counted in Redis.
     pub(crate) fn needs_redis(&self) -> bool {
-        let limit = self.limit.or(self.chain.map(|chain| chain.limit));
+        let limit = self.limit.or_else(|| self.chain.map(|chain| chain.limit));
         limit.is_some_and(|limit| limit != Limit::Local)
     }
 

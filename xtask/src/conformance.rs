@@ -59,9 +59,14 @@ pub(crate) fn run(shell: &Shell, options: &[&str]) -> Result<(), Failure> {
     shell.run(command)
 }
 
-/// A Python of its own below the fetched tools, with the clients' packages; gives back its place.
-fn surroundings(shell: &Shell) -> Result<PathBuf, Failure> {
-    let folder = shell.tools().join("conformance");
+/// Where its own Python and Node.js packages are, below the fetched tools.
+fn folder(shell: &Shell) -> PathBuf {
+    shell.tools().join("conformance")
+}
+
+/// A Python of its own with the clients' packages; gives back its place.
+pub(crate) fn python(shell: &Shell) -> Result<PathBuf, Failure> {
+    let folder = folder(shell);
     let python = folder.join("bin/python");
     if !python.exists() {
         let mut make = shell.command("python3");
@@ -71,9 +76,15 @@ fn surroundings(shell: &Shell) -> Result<PathBuf, Failure> {
     let mut pip = shell.command(&python);
     pip.args(["-m", "pip", "install", "--quiet"]).args(PYTHON);
     shell.run(pip)?;
+    Ok(python)
+}
+
+/// The same, and beside it the packages for Node.js.
+fn surroundings(shell: &Shell) -> Result<PathBuf, Failure> {
+    let python = python(shell)?;
     let mut npm = shell.command("npm");
     npm.args(["install", "--silent", "--no-fund", "--no-audit", "--prefix"])
-        .arg(&folder)
+        .arg(folder(shell))
         .args(NODE);
     if let Err(Failure(why)) = shell.run(npm) {
         shell.warn(&format!("xtask conformance: without the clients for Node.js: {why}"));

@@ -6,7 +6,7 @@
 
 use crate::budget::{self, Wanted};
 use crate::shell::{Failure, Shell, timed};
-use crate::{deny, tools};
+use crate::{conformance, deny, tools};
 
 /// Formatting, then clippy over every target with warnings denied.
 pub(crate) fn lint(shell: &Shell) -> Result<(), Failure> {
@@ -44,6 +44,8 @@ pub(crate) fn test(shell: &Shell, narrowed: &[&str]) -> Result<(), Failure> {
 /// requests, which need the same optimised build.
 pub(crate) fn soak(shell: &Shell) -> Result<(), Failure> {
     tools::ensure_for_soak(shell)?;
+    // Its gRPC is the server of another make.
+    conformance::python(shell)?;
     let (done, took) = timed(|| {
         shell.run(shell.cargo(&[
             "test",

@@ -4,6 +4,7 @@ mod again;
 mod balance;
 mod breaker;
 mod budget;
+mod compared;
 mod dead;
 mod ejection;
 mod goodbyes;

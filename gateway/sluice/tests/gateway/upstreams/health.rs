@@ -1,9 +1,11 @@
 //! Health: how endpoints are asked, and the votes about each of them, which know nothing of one another.
 
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 use sluice_chaos::h2up::{H2Upstream, Mode};
+use sluice_chaos::process::{Daemon, Ready, free_port, tool};
 use sluice_chaos::recorder::{Answer, Recorder};
 use sluice_chaos::rogue::Rogue;
 
@@ -177,4 +179,60 @@ async fn who_fails_more_often_than_its_peers_is_ejected() {
         assert_eq!(client.request("GET", "/a", "localhost", &[], b"").await.status, 200);
     }
     assert_eq!(served(&flaky), before);
+}
+
+/// Google's own gRPC as the server: what it says of `shop.Users` stands in a file.
+const GRPC_SERVER: &str = r#"
+import sys, concurrent.futures, grpc
+
+class Health(grpc.GenericRpcHandler):
+    def service(self, call):
+        if call.method != '/grpc.health.v1.Health/Check':
+            return None
+        return grpc.unary_unary_rpc_method_handler(self.check)
+
+    def check(self, request, context):
+        if request != b'\x0a\x0ashop.Users':
+            context.abort(grpc.StatusCode.NOT_FOUND, 'no such service')
+        return bytes([8, int(open(sys.argv[2]).read())])
+
+server = grpc.server(concurrent.futures.ThreadPoolExecutor(4), handlers=[Health()])
+server.add_insecure_port(sys.argv[1])
+server.start()
+print('ready', flush=True)
+server.wait_for_termination()
+"#;
+
+#[tokio::test]
+#[ignore = "second tier: cargo xtask soak"]
+async fn long_a_grpc_server_of_another_make_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (script, says) = (folder.path().join("server.py"), folder.path().join("says"));
+    std::fs::write(&script, GRPC_SERVER).unwrap();
+    std::fs::write(&says, "1").unwrap();
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut command = Command::new(tool("conformance/bin/python"));
+    command.arg(&script).arg(&address).arg(&says);
+    let server = Daemon::start(command, Ready::Says("ready".to_owned())).await;
+    let config = |service: &str| {
+        format!(
+            "upstreams: {{ up: {{ protocol: http2, endpoints: [ {{ address: \"{address}\" }} ],
+               health_check: {{ grpc: \"{service}\", interval: 50ms, fall: 1, rise: 1 }} }} }}\n\
+             routes: [ {{ id: up, upstream: up }} ]\n"
+        )
+    };
+    let gateway = Gateway::start(&config("shop.Users")).await;
+    becomes(&gateway, 0, "health_check", "for: well").await;
+    for (serving, wanted) in
+        [("2", "against: NOT_SERVING"), ("0", "against: UNKNOWN"), ("1", "for: well")]
+    {
+        std::fs::write(&says, serving).unwrap();
+        becomes(&gateway, 0, "health_check", wanted).await;
+    }
+    gateway.write_config(&config("shop.Orders"));
+    becomes(&gateway, 0, "health_check", "against: the server does not know this service").await;
+    gateway.write_config(&config("shop.Users"));
+    becomes(&gateway, 0, "health_check", "for: well").await;
+    drop(server);
+    becomes(&gateway, 0, "health_check", "against: Connection refused").await;
 }
