@@ -17,6 +17,7 @@ pub(crate) mod key_records;
 pub(crate) mod listener;
 pub(crate) mod login;
 pub(crate) mod masters;
+pub(crate) mod method_override;
 pub(crate) mod overload;
 pub(crate) mod profile;
 pub(crate) mod provider;

@@ -137,6 +137,8 @@ pub(crate) struct Cx {
     pub(crate) grpc: bool,
     /// Whether this is HEAD, whose answer has no body. Writer: `path::admission`.
     pub(crate) head_request: bool,
+    /// Whether it was sent as a POST that stands for its method. Writer: `path::admission`.
+    pub(crate) overridden: bool,
     /// HTTP/1 (where `Connection: close` means something). Writer: `path::admission`.
     pub(crate) http1: bool,
     /// Shape of error bodies. Writer: [`Cx::begin`].
@@ -218,6 +220,7 @@ impl Cx {
             host: None,
             grpc: false,
             head_request: false,
+            overridden: false,
             http1: true,
             envelope,
             forwarded_header: false,

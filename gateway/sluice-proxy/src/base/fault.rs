@@ -106,6 +106,8 @@ faults! {
         "This method is never served here.";
     MethodUnknown = "method_unknown", 501, grpc 12, Client,
         "This method is not known.";
+    MethodOverrideRefused = "method_override_refused", 400, grpc 3, Client,
+        "The request names another method, and may not stand for it.";
     TransferCodingUnsupported = "te_unsupported", 501, grpc 12, Client close,
         "Only the chunked transfer coding is understood.";
     ExpectationFailed = "expectation_failed", 417, grpc 3, Client,

@@ -72,6 +72,9 @@ pub(crate) fn admit(cx: &mut Cx, head: &mut Parts, snapshot: &Snapshot) -> Resul
     }
     let wants = wants(head, &survey)?;
     clean(cx, &mut head.headers, &survey, snapshot)?;
+    if survey.overrides && snapshot.overrides.apply(head)? {
+        cx.overridden = true;
+    }
     if let Some(callers) = &snapshot.callers {
         callers.recognise(cx, &head.headers, survey.spoken, survey.referer);
     }

@@ -166,10 +166,16 @@ async fn run(record: &mut Record, inbound: &mut Inbound) -> Result<Response<Body
         Admitted::Request(wants) => wants,
         Admitted::Server => return Ok(about_the_server()),
     };
-    if let Some(logged) = &mut record.cx.logged
-        && logged.path != head.uri.path()
-    {
-        logged.path = head.uri.path().to_owned();
+    if record.cx.overridden {
+        record.method = metrics::method(&head.method);
+    }
+    if let Some(logged) = &mut record.cx.logged {
+        if logged.path != head.uri.path() {
+            logged.path = head.uri.path().to_owned();
+        }
+        if record.cx.overridden {
+            logged.method = head.method.clone();
+        }
     }
     if let Some(answer) = answer_preflight(record, head) {
         return Ok(answer);

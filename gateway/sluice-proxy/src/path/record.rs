@@ -173,6 +173,9 @@ impl Record {
             line.text("proto", proto(logged.version));
             line.foreign("host", cx.host_name().as_bytes());
             line.foreign("method", logged.method.as_str().as_bytes());
+            if cx.overridden {
+                line.flag("method_override", true);
+            }
             line.foreign("path", logged.path.as_bytes());
             if let Some(query) = &logged.query {
                 line.foreign("query", query.as_bytes());

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName};
 use crate::base::hop;
 use crate::base::identity::{Family, family};
 use crate::base::secured::tells_certificate;
+use crate::parts::method_override;
 
 /// What one pass found.
 #[derive(Debug, Default, Clone, Copy)]
@@ -24,6 +25,8 @@ pub(crate) struct Survey {
     pub(crate) identity: bool,
     /// Fields by which a mini-program tells of itself.
     pub(crate) spoken: bool,
+    /// Fields that name another method.
+    pub(crate) overrides: bool,
     /// A Referer, by which platforms tell of their mini-programs.
     pub(crate) referer: bool,
     /// Names with `_`, which some services read as `-`.
@@ -101,6 +104,7 @@ impl Survey {
                     if may_be_forwarded(name) {
                         survey.forwarded |= FORWARDED.contains(&name);
                         survey.certificates |= tells_certificate(name);
+                        survey.overrides |= method_override::tells(name);
                         match family(name) {
                             Family::Other => {}
                             Family::Spoken => survey.spoken = true,

@@ -21,6 +21,7 @@ use crate::parts::env::{Env, Owner, digest};
 use crate::parts::filters::{Filter, KeySource, List};
 use crate::parts::listener::Listener;
 use crate::parts::login::{Login, app};
+use crate::parts::method_override::Overrides;
 use crate::parts::proxies::{self, Proxies};
 use crate::parts::repeats::Repeats;
 use crate::parts::upstream::{Kind, Upstream};
@@ -52,6 +53,8 @@ pub(crate) struct Snapshot {
     pub(crate) proxies: Proxies,
     /// How mini-programs are known, where some are declared.
     pub(crate) callers: Option<Callers>,
+    /// Which methods a POST may stand for.
+    pub(crate) overrides: Overrides,
     /// Methods beyond the known ones that some route lists.
     pub(crate) methods: MethodSet,
     /// Headers that only the gateway sets; removed from every request.
@@ -139,6 +142,8 @@ impl<'a> Compiler<'a> {
             &at.field("trusted_proxies"),
             &mut self.env,
         );
+        let overrides =
+            self.config.method_override.build(&at.field("method_override"), &mut self.env);
         let (settings, login) = (self.settings(&at), self.login(&at));
         let batch = self.config.batch.build(&at.field("batch"), &mut self.env);
         let upstreams = self.upstreams(&at.field("upstreams"));
@@ -202,6 +207,7 @@ impl<'a> Compiler<'a> {
             upstreams,
             proxies: proxies?,
             callers: callers?,
+            overrides: overrides?,
             methods: self.methods(),
             identity_headers,
             key_sets: self.env.key_sets,

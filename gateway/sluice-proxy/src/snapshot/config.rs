@@ -15,8 +15,8 @@ use crate::parts::filters::Declared;
 use crate::parts::profile::{Profile, signature};
 use crate::parts::version_gate;
 use crate::parts::{
-    admin, apps, batch, breaker, bulkhead, caller, fallback, listener, login, overload, proxies,
-    redis, repeats, routing, upstream, websocket,
+    admin, apps, batch, breaker, bulkhead, caller, fallback, listener, login, method_override, overload,
+    proxies, redis, repeats, routing, upstream, websocket,
 };
 
 /// The route table. Unknown keys are refused; keys that begin with `x-` are free for anchors.
@@ -67,6 +67,9 @@ pub(crate) struct Config {
     /// Sign what services are told, so that they can prove who told them.
     #[serde(default)]
     pub(crate) identity_signature: Option<signature::Config>,
+    /// Let POST stand for methods that clients cannot send.
+    #[serde(default)]
+    pub(crate) method_override: method_override::Config,
     /// Tell services where a request came from in `Forwarded` (RFC 7239) too, beside
     /// `X-Forwarded-*`.
     #[serde(default)]
@@ -271,6 +274,8 @@ struct Keys {
     #[serde(default)]
     identity_signature: IgnoredAny,
     #[serde(default)]
+    method_override: IgnoredAny,
+    #[serde(default)]
     forwarded_header: IgnoredAny,
     #[serde(default)]
     resolver: IgnoredAny,
@@ -326,6 +331,7 @@ impl Config {
             headers_profile: sections.read("headers_profile", || None),
             wx_env: sections.read("wx_env", || None),
             identity_signature: sections.read("identity_signature", || None),
+            method_override: sections.read("method_override", method_override::Config::default),
             forwarded_header: sections.read("forwarded_header", || false),
             resolver: sections.read("resolver", upstream::discovery::Config::default),
             redis: sections.read("redis", redis::Config::default),

@@ -3,6 +3,7 @@
 mod callers;
 mod gate;
 mod hygiene;
+mod method_override;
 mod profile;
 
 /// Two apps of WeChat and one of Alipay.

@@ -127,6 +127,11 @@ pub(crate) const ROWS: &[Row] = &[
         "another pool that fits, 409 `contract_mismatch`, or counted; never a pool that the contract does not name",
     ),
     (
+        "HD-24",
+        "a POST with a field that names another method, to be judged as the one and served as the other",
+        "exchanged before anything asks for the method where `method_override` lists it, else 400 `method_override_refused`; never passed on, but with `others: pass`",
+    ),
+    (
         "P-01",
         "dot segments, plain or encoded, and `..;`",
         "resolved before matching; above the root, `..;`, and parameters alone, 400 `path_invalid`",
