@@ -7,6 +7,8 @@
 pub mod referer;
 pub mod version;
 
+use std::time::Duration;
+
 use version::{Range, Version};
 
 /// Who makes the app in which a mini-program runs.
@@ -56,6 +58,15 @@ impl Platform {
             Self::Kuaishou => "kuaishou",
             Self::Custom => "custom",
         }
+    }
+
+    /// How long its mini-programs wait for an answer, if their code says nothing else.
+    #[must_use]
+    pub fn patience(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Alipay => 30,
+            _ => 60,
+        })
     }
 
     /// The platform of this word.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue};
 use sluice_engine::matcher::MethodSet;
 use sluice_engine::mini;
@@ -88,6 +89,15 @@ pub(crate) struct LimitState {
     pub(crate) reset: Duration,
     /// Where it was counted; said only where a shared store is configured.
     pub(crate) mode: Option<&'static str>,
+}
+
+/// The client's side of a trusted proxy in front, where it tells of that.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    /// The host that the client has asked for.
+    pub(crate) host: Option<HeaderValue>,
+    /// Whether it has come over HTTPS.
+    pub(crate) secure: Option<bool>,
 }
 
 /// Phases of one request as durations; zero where a phase did not happen.
@@ -190,6 +200,11 @@ pub(crate) struct Cx {
     pub(crate) body_limit: Option<u64>,
     /// When the client gives up, if it says so. Writer: `path::admission`.
     pub(crate) deadline: Option<Moment>,
+    /// Target of the request as it came, where it goes on as another. Writers: the filters that change
+    /// paths.
+    pub(crate) came: Option<PathAndQuery>,
+    /// What a trusted proxy tells of its own client's side. Writer: `path::forward`.
+    pub(crate) outside: Option<Box<Outside>>,
     /// The host to send instead of the client's. Writer: filter `rewrite`.
     pub(crate) upstream_host: Option<HeaderValue>,
     /// The request body, where a filter may read it before it is sent. Writers: `path::pipeline`, `base::inlet`.
@@ -246,6 +261,8 @@ impl Cx {
             fault: None,
             body_limit: None,
             deadline: None,
+            came: None,
+            outside: None,
             upstream_host: None,
             ahead: None,
             upload: None,
@@ -266,6 +283,17 @@ impl Cx {
     /// The named host, or nothing.
     pub(crate) fn host_name(&self) -> &str {
         self.host.as_ref().map_or("", Host::name)
+    }
+
+    /// Whether the client has come over HTTPS, here or at a trusted proxy.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.outside.as_ref().and_then(|outside| outside.secure).unwrap_or(self.peer.secure)
+    }
+
+    /// The host that the client has asked for, with the port that it has named.
+    pub(crate) fn public_host(&self) -> Option<&HeaderValue> {
+        let told = self.outside.as_ref().and_then(|outside| outside.host.as_ref());
+        told.or_else(|| self.host.as_ref().map(Host::value))
     }
 
     /// A capture by its position in the route's path.

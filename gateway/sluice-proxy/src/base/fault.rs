@@ -130,6 +130,8 @@ faults! {
         "This is for the mini-programs that are listed.";
     UpgradeRequired = "upgrade_required", 426, grpc 9, Client,
         "This version is no longer served.";
+    PrefetchRefused = "prefetch_refused", 403, grpc 7, Client,
+        "This is for pre-fetches of the mini-programs that are listed.";
     ContractMismatch = "contract_mismatch", 409, grpc 9, Client,
         "No build of the service fits the build of this client.";
     BodyTooLarge = "body_too_large", 413, grpc 8, Client close,
@@ -254,6 +256,8 @@ faults! {
         "The service sent an answer that is not well-formed.";
     UnexpectedUpgrade = "unexpected_upgrade", 502, grpc 14, Upstream ["http_upgrade_failed"],
         "The service switched protocols without being asked.";
+    PrefetchUnfit = "prefetch_unfit", 502, grpc 13, Upstream ["http_response_body_size"],
+        "The answer is no text, or is larger than a pre-fetch may be.";
     UpstreamTimeout = "upstream_timeout", 504, grpc 4, Upstream ["http_response_timeout"],
         "The service did not answer in time.";
     // The gateway.

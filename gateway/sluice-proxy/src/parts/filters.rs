@@ -21,6 +21,7 @@ mod cors;
 mod headers;
 mod ip_rules;
 mod jwt;
+mod landing;
 mod rate_limit;
 mod redirect;
 mod request_id;
@@ -154,6 +155,7 @@ filters! {
     Shape strip_prefix::StripPrefix "strip_prefix",
     Shape add_prefix::AddPrefix "add_prefix",
     Shape rewrite::Rewrite "rewrite",
+    Serve landing::Landing "landing",
     Serve redirect::Redirect "redirect",
     Serve respond::Respond "respond",
 }
@@ -168,9 +170,14 @@ impl Declared {
         }
     }
 
+    /// Whether what it answers with is for anybody, whatever is asked of mini-programs.
+    pub(crate) fn is_for_anybody(&self) -> bool {
+        matches!(self, Self::Landing(_))
+    }
+
     /// Whether it answers every request, so that no service is needed.
     pub(crate) fn serves(&self) -> bool {
-        matches!(self, Self::Redirect(_) | Self::Respond(_))
+        matches!(self, Self::Landing(_) | Self::Redirect(_) | Self::Respond(_))
     }
 }
 
@@ -205,6 +212,11 @@ impl Filter {
         }
     }
 
+    /// Whether it counts requests by their address.
+    pub(crate) fn counts_addresses(&self) -> bool {
+        matches!(self, Self::RateLimit(limit) if limit.counts_addresses())
+    }
+
     /// Whether it may find out who is calling.
     pub(crate) fn identifies(&self) -> bool {
         self.stage() == Stage::Identify
@@ -234,6 +246,6 @@ impl Filter {
 
     /// Whether the chain ends here for every request.
     pub(crate) fn serves(&self) -> bool {
-        matches!(self, Self::Redirect(_) | Self::Respond(_))
+        matches!(self, Self::Landing(_) | Self::Redirect(_) | Self::Respond(_))
     }
 }

@@ -33,6 +33,7 @@ use crate::snapshot::route::Route;
 
 mod again;
 mod headers;
+mod location;
 mod lost;
 mod tunnel;
 mod wait;
@@ -114,7 +115,7 @@ pub(crate) async fn send(
     let repeats = &route.repeats;
     let twice = repeats.allow(&head.method, &head.headers);
     let keeps = keep(&mut bodies, repeats, twice, service.protocol, record);
-    let introduction = Introduction::of(&mut head.headers, head.version, &record.cx);
+    let introduction = Introduction::of(&mut head.headers, head.version, &mut record.cx);
     if service.protocol == Protocol::Http2 {
         // hyper's client wants all fields in the map.
         let map = &mut head.headers;
@@ -447,6 +448,9 @@ impl<'a> Journey<'a> {
             return Err(Fault::UpstreamMalformed);
         }
         headers::from_service(&mut head, self.service.protocol);
+        if record.route().relocates {
+            location::relocate(&mut head, self.service, (&self.head.uri, &record.cx));
+        }
         if let Some(cookie) = self.cookie {
             head.headers.append(SET_COOKIE, cookie);
         }

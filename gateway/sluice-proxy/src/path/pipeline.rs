@@ -197,7 +197,7 @@ async fn run(record: &mut Record, inbound: &mut Inbound) -> Result<Response<Body
     }
     for (at, filter) in route.chain.iter().enumerate() {
         if at == route.guards {
-            judge_caller(record, head)?;
+            judge_caller(record, route, head)?;
         }
         record.passed += 1;
         match filter.on_request(&mut record.cx, head).await? {
@@ -209,7 +209,10 @@ async fn run(record: &mut Record, inbound: &mut Inbound) -> Result<Response<Body
         }
     }
     if route.guards == route.chain.len() {
-        judge_caller(record, head)?;
+        judge_caller(record, route, head)?;
+    }
+    if let Some(prefetch) = &route.prefetch {
+        prefetch.agree(&record.cx, head)?;
     }
     if let Some(ahead) = record.cx.ahead.take() {
         inbound.body = Some(ahead.inlet);
@@ -221,7 +224,13 @@ async fn run(record: &mut Record, inbound: &mut Inbound) -> Result<Response<Body
 }
 
 /// What holds for mini-programs on all routes, asked behind the guards and before anybody is identified.
-fn judge_caller(record: &mut Record, head: &Parts) -> Result<(), Fault> {
+fn judge_caller(record: &mut Record, route: &Route, head: &mut Parts) -> Result<(), Fault> {
+    if let Some(prefetch) = &route.prefetch {
+        return prefetch.admit(&mut record.cx, head);
+    }
+    if route.open {
+        return Ok(());
+    }
     let Some(callers) = &record.view.callers else { return Ok(()) };
     let client = record.cx.mini.as_deref();
     callers.admit(client, &head.headers, record.route, head.uri.path())?;
@@ -341,10 +350,34 @@ async fn ask(
     }
     match &upstream.kind {
         Kind::Builtin(kind) => Box::pin(builtin::serve(*kind, record, inbound)).await,
+        // Rare, and large: a request in progress should not carry its state.
+        Kind::Service(_) if route.prefetch.is_some() => {
+            Box::pin(fetch(record, route, upstream, inbound, wants)).await
+        }
         Kind::Service(service) => {
             target::ask(record, route, upstream, service, inbound, wants).await
         }
     }
+}
+
+/// Asks the service for an answer that is read here before it is sent.
+async fn fetch(
+    record: &mut Record,
+    route: &Route,
+    upstream: &Upstream,
+    inbound: &mut Inbound,
+    wants: Wants,
+) -> Result<Response<Body>, Fault> {
+    let (Kind::Service(service), Some(prefetch)) = (&upstream.kind, &route.prefetch) else {
+        return Err(Fault::Internal);
+    };
+    let answer = target::ask(record, route, upstream, service, inbound, wants).await?;
+    prefetch.fit(answer, latest(record, route)).await
+}
+
+/// When an answer that is read here has to be there.
+fn latest(record: &Record, route: &Route) -> Moment {
+    record.cx.started.after(route.total.unwrap_or(record.cx.peer.body_idle))
 }
 
 /// Renders a failure, walks back through the filters that were passed, and hands the record to the
@@ -360,6 +393,7 @@ fn answer(
             record.cx.fault = Some(fault);
             record.source = metrics::Source::Gateway;
             record.unusable = true;
+            record.cx.envelope = record.route().envelope.unwrap_or(record.cx.envelope);
             respond::render(fault, &mut record.cx)
         }
     };

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use sluice_engine::matcher::{MethodSet, Router};
 
 use super::config::{self, Config};
-use super::route::{Outline, Route, guards};
+use super::route::Route;
 use crate::base::problem::Problems;
 use crate::base::yaml::{Lookup, Node, Place, Source, parse};
 use crate::lasting::retained::Retained;
 use crate::lasting::telemetry::metrics::{Metrics, RouteSeries};
-use crate::parts::batch::{self, Permission};
+use crate::parts::batch;
 use crate::parts::caller::Callers;
 use crate::parts::env::{Env, Owner, digest};
 use crate::parts::filters::{Filter, KeySource, List};
@@ -23,9 +23,9 @@ use crate::parts::listener::Listener;
 use crate::parts::login::{Login, app};
 use crate::parts::method_override::Overrides;
 use crate::parts::proxies::{self, Proxies};
-use crate::parts::repeats::Repeats;
 use crate::parts::upstream::{Kind, Upstream};
 
+mod apart;
 mod callers;
 mod fallback;
 mod routes;
@@ -166,42 +166,13 @@ impl<'a> Compiler<'a> {
         let (router, routes) = routes?;
         let identity_headers = identity_headers(&routes, &global);
         let series = self.series("none");
-        let everywhere =
-            Route::sorted(global.iter().filter(|f| !f.serves()).map(Arc::clone).collect());
+        let everywhere = global.iter().filter(|f| !f.serves()).map(Arc::clone).collect();
         apps?;
         contracts?;
         Some(Snapshot {
             hash,
             router,
-            unmatched: Route {
-                id: "none".into(),
-                guards: guards(&everywhere),
-                reads_body: everywhere.iter().any(|filter| filter.reads_body()),
-                chain: everywhere,
-                teller: None,
-                contract: None,
-                upstream: None,
-                affinity: None,
-                bulkhead: None,
-                breaker: None,
-                fallback: None,
-                websocket: None,
-                streaming: false,
-                total: None,
-                repeats: Repeats::default(),
-                sensitive: false,
-                batch: Permission::None,
-                batches: false,
-                series,
-                outline: Outline {
-                    hosts: Vec::new(),
-                    path: String::new(),
-                    methods: Vec::new(),
-                    group: None,
-                    filters: Vec::new(),
-                    upstream: None,
-                },
-            },
+            unmatched: Route::bare("none", everywhere, series),
             routes,
             listeners: listeners?,
             upstreams,

@@ -16,7 +16,7 @@ use crate::parts::profile::{Profile, signature};
 use crate::parts::version_gate;
 use crate::parts::{
     admin, apps, batch, breaker, bulkhead, caller, fallback, listener, login, method_override, overload,
-    proxies, redis, repeats, routing, upstream, websocket,
+    prefetch, proxies, redis, repeats, routing, static_files, upstream, websocket,
 };
 
 /// The route table. Unknown keys are refused; keys that begin with `x-` are free for anchors.
@@ -101,6 +101,9 @@ pub(crate) struct Config {
     /// Services by name.
     #[serde(default)]
     pub(crate) upstreams: BTreeMap<String, upstream::Config>,
+    /// Small files at fixed paths, for anybody: `/MP_verify_abc.txt: "abc"`.
+    #[serde(default)]
+    pub(crate) static_files: static_files::Config,
     /// Routes that share a match and filters.
     #[serde(default)]
     pub(crate) groups: Vec<Group>,
@@ -226,12 +229,32 @@ pub(crate) struct Route {
     /// ends them.
     #[serde(default)]
     pub(crate) streaming: bool,
+    /// What becomes of a redirect by the service to itself.
+    #[serde(default)]
+    pub(crate) location: Location,
+    /// Shape of refusals on this route, whoever calls; else that of the app, else `errors.envelope`.
+    #[serde(default)]
+    pub(crate) envelope: Option<Envelope>,
+    /// Answer WeChat's pre-fetch (数据预拉取): `{}`, or `{ apps: [...], max_answer: 64KiB }`.
+    #[serde(default)]
+    pub(crate) prefetch: Option<prefetch::Config>,
     /// For payments and the like: while it cannot be said whether a token was revoked, nobody is let in.
     #[serde(default)]
     pub(crate) sensitive: bool,
     /// Which calls of batches may take this route: `none`, those that change nothing (`safe`), or `all`.
     #[serde(default)]
     pub(crate) batch: batch::Permission,
+}
+
+/// What becomes of a `Location` that names the service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Location {
+    /// It names the host, the scheme and the path that clients know. Other redirects stay as they are.
+    #[default]
+    Rewrite,
+    /// It stays as the service has written it.
+    Pass,
 }
 
 fn default_application() -> String {
@@ -296,6 +319,8 @@ struct Keys {
     #[serde(default)]
     upstreams: IgnoredAny,
     #[serde(default)]
+    static_files: IgnoredAny,
+    #[serde(default)]
     groups: IgnoredAny,
     #[serde(default)]
     routes: IgnoredAny,
@@ -342,6 +367,7 @@ impl Config {
             allow_shrink: sections.read("allow_shrink", || false),
             filters: sections.read("filters", Vec::new),
             upstreams: sections.read("upstreams", BTreeMap::new),
+            static_files: sections.read("static_files", BTreeMap::new),
             groups: sections.read("groups", Vec::new),
             routes: sections.read("routes", Vec::new),
             broken: sections.broken,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::respond::Envelope;
 use crate::lasting::telemetry::metrics::RouteSeries;
 use crate::parts::batch::Permission;
 use crate::parts::breaker::Breaker;
@@ -10,6 +11,7 @@ use crate::parts::bulkhead::Bound;
 use crate::parts::contract::ServiceContract;
 use crate::parts::fallback::Fallback;
 use crate::parts::filters::{Filter, Stage};
+use crate::parts::prefetch::Prefetch;
 use crate::parts::profile::Teller;
 use crate::parts::repeats::Repeats;
 use crate::parts::upstream::Upstream;
@@ -40,6 +42,14 @@ pub(crate) struct Route {
     pub(crate) websocket: Option<WebSocket>,
     /// Long-lived answers: no total time limit and no cap on the body, an idle limit instead.
     pub(crate) streaming: bool,
+    /// Whether a redirect by the service to itself is led to the host that clients know.
+    pub(crate) relocates: bool,
+    /// Shape of refusals on this route, whoever calls.
+    pub(crate) envelope: Option<Envelope>,
+    /// Answers WeChat's pre-fetch.
+    pub(crate) prefetch: Option<Box<Prefetch>>,
+    /// For anybody, whatever is asked of mini-programs elsewhere.
+    pub(crate) open: bool,
     /// From a request's arrival to the head of its answer; streaming routes have no such limit.
     pub(crate) total: Option<Duration>,
     /// Which of its requests may be sent twice, and when they are.
@@ -72,6 +82,44 @@ impl Route {
     /// Whether a batch may make this call; never another batch.
     pub(crate) fn may_be_batched(&self, method: &http::Method) -> bool {
         !self.batches && self.batch.permits(method)
+    }
+
+    /// A route that leads to no service.
+    pub(crate) fn bare(id: &str, chain: Vec<Arc<Filter>>, series: Arc<RouteSeries>) -> Self {
+        let chain = Self::sorted(chain);
+        Self {
+            id: id.into(),
+            guards: guards(&chain),
+            reads_body: chain.iter().any(|filter| filter.reads_body()),
+            outline: Outline {
+                hosts: Vec::new(),
+                path: String::new(),
+                methods: Vec::new(),
+                group: None,
+                filters: chain.iter().map(|filter| filter.name().to_owned()).collect(),
+                upstream: None,
+            },
+            chain,
+            contract: None,
+            teller: None,
+            upstream: None,
+            affinity: None,
+            bulkhead: None,
+            breaker: None,
+            fallback: None,
+            websocket: None,
+            streaming: false,
+            relocates: false,
+            envelope: None,
+            prefetch: None,
+            open: false,
+            total: None,
+            repeats: Repeats::default(),
+            sensitive: false,
+            batch: Permission::None,
+            batches: false,
+            series,
+        }
     }
 
     /// Sorts a chain by stage; within a stage the order of the config stays. Of several caps on the

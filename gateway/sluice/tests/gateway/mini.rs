@@ -3,7 +3,10 @@
 mod callers;
 mod gate;
 mod hygiene;
+mod location;
 mod method_override;
+mod pages;
+mod prefetch;
 mod profile;
 
 /// Two apps of WeChat and one of Alipay.

@@ -132,6 +132,21 @@ pub(crate) const ROWS: &[Row] = &[
         "exchanged before anything asks for the method where `method_override` lists it, else 400 `method_override_refused`; never passed on, but with `others: pass`",
     ),
     (
+        "HD-25",
+        "redirects to the address of a service, or from HTTPS to HTTP",
+        "led to the host, scheme and path that the client knows; a redirect to anybody else stays as it is",
+    ),
+    (
+        "HD-26",
+        "whoever finds the address of a pre-fetch, which WeChat asks without proof",
+        "gets what the bearer of a token gets, where a `jwt` filter asks for one; 403 `prefetch_refused` for other apps and for queries of two minds; no answer beyond what WeChat keeps",
+    ),
+    (
+        "HD-27",
+        "markup in the texts of the landing page; verification files asked for by strangers",
+        "escaped, under a policy that runs nothing; the files are public and say no more than the config does",
+    ),
+    (
         "P-01",
         "dot segments, plain or encoded, and `..;`",
         "resolved before matching; above the root, `..;`, and parameters alone, 400 `path_invalid`",

@@ -35,9 +35,9 @@ pub(crate) struct AddPrefix {
 }
 
 impl Hooks for AddPrefix {
-    async fn on_request(&self, _: &mut Cx, head: &mut Parts) -> Result<Flow, Fault> {
+    async fn on_request(&self, cx: &mut Cx, head: &mut Parts) -> Result<Flow, Fault> {
         let path = format!("{}{}", self.prefix, head.uri.path());
-        set_path(head, &path)?;
+        set_path(&mut cx.came, head, &path)?;
         Ok(Flow::Next)
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Config {
     /// Header fields a page may send.
     #[serde(default)]
     headers: Vec<String>,
-    /// Header fields of the answer a page may read.
+    /// Header fields of the answer a page may read, beside those of the gateway itself.
     #[serde(default)]
     expose: Vec<String>,
     /// Whether cookies and authorisation may be sent; not together with `"*"`.
@@ -81,9 +81,20 @@ impl Config {
                 .help("list the origins");
             whole = false;
         }
-        let lists =
+        for (key, words) in
             [("methods", &self.methods), ("headers", &self.headers), ("expose", &self.expose)]
-                .map(|(key, words)| list(words, &at.field(key), env));
+        {
+            // With credentials browsers take it for the name of a field.
+            if let Some(index) = words.iter().position(|word| word == "*" && self.credentials) {
+                env.problems
+                    .error(&at.field(key).index(index), "`*` means nothing beside `credentials`")
+                    .help("list the names");
+                whole = false;
+            }
+        }
+        let exposed = exposed(&self.expose);
+        let lists = [("methods", &self.methods), ("headers", &self.headers), ("expose", &exposed)]
+            .map(|(key, words)| list(words, &at.field(key), env));
         let [methods, headers, expose] = lists;
         whole.then_some(())?;
         Some(Cors {
@@ -95,6 +106,26 @@ impl Config {
             max_age: HeaderValue::from(self.max_age.0.as_secs()),
         })
     }
+}
+
+/// Fields that the gateway itself says, and pages may always read: when to come back, whether there is a
+/// newer version, and by which id to ask about a request.
+const OURS: [&str; 8] = [
+    "RateLimit-Limit",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
+    "Retry-After",
+    "X-MP-Upgrade",
+    "X-Request-Id",
+    "X-Sluice-Degraded",
+    "X-Trace-Id",
+];
+
+/// What pages may read: the operator's words, then ours.
+fn exposed(own: &[String]) -> Vec<String> {
+    let new = |our: &&str| !own.iter().any(|word| our.eq_ignore_ascii_case(word));
+    let ours = OURS.iter().copied().filter(new).map(str::to_owned);
+    own.iter().cloned().chain(ours).collect()
 }
 
 /// Words joined for a header; `None` inside when there are none, outside when one is unusable.

@@ -70,6 +70,11 @@ impl RateLimit {
         self.guard
     }
 
+    /// Whether requests are counted by their address.
+    pub(crate) fn counts_addresses(&self) -> bool {
+        self.address.is_some() || self.keys.iter().any(Choice::has_address)
+    }
+
     /// The numbers for this caller.
     fn rules(&self, cx: &Cx) -> &Rules {
         let tier = self.tiers.as_ref().and_then(|tiers| {

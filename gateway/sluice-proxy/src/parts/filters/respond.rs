@@ -72,6 +72,14 @@ pub(crate) struct Respond {
 }
 
 impl Respond {
+    pub(crate) fn new(
+        status: StatusCode,
+        body: Bytes,
+        headers: Vec<(HeaderName, HeaderValue)>,
+    ) -> Self {
+        Self { status, body, headers }
+    }
+
     /// The answer.
     pub(crate) fn answer(&self) -> Response<Body> {
         let mut response = Response::new(Body::full(self.body.clone()));

@@ -74,7 +74,7 @@ impl Hooks for Rewrite {
     async fn on_request(&self, cx: &mut Cx, head: &mut Parts) -> Result<Flow, Fault> {
         if let Some(path) = &self.path {
             let path = path.render(cx, head);
-            set_path(head, &path)?;
+            set_path(&mut cx.came, head, &path)?;
         }
         if let Some(host) = &self.host {
             cx.upstream_host = Some(host.clone());
@@ -83,8 +83,13 @@ impl Hooks for Rewrite {
     }
 }
 
-/// Replaces the path and keeps the query. The new path must be canonical as it stands.
-pub(crate) fn set_path(head: &mut Parts, path: &str) -> Result<(), Fault> {
+/// Replaces the path and keeps the query; `came` keeps the first one. The new path must be canonical as it
+/// stands.
+pub(crate) fn set_path(
+    came: &mut Option<PathAndQuery>,
+    head: &mut Parts,
+    path: &str,
+) -> Result<(), Fault> {
     match sluice_engine::canon::path(path) {
         Ok(std::borrow::Cow::Borrowed(_)) => {}
         _ => return Err(Fault::PathInvalid),
@@ -94,6 +99,9 @@ pub(crate) fn set_path(head: &mut Parts, path: &str) -> Result<(), Fault> {
         None => PathAndQuery::try_from(path),
     };
     let mut parts = std::mem::take(&mut head.uri).into_parts();
+    if came.is_none() {
+        *came = parts.path_and_query.take();
+    }
     parts.path_and_query = Some(joined.map_err(|_| Fault::PathInvalid)?);
     head.uri = Uri::from_parts(parts).map_err(|_| Fault::PathInvalid)?;
     Ok(())
@@ -106,8 +114,11 @@ mod tests {
     #[test]
     fn a_rewrite_keeps_the_query_and_refuses_what_is_not_canonical() {
         let (mut head, ()) = http::Request::get("/a?x=1").body(()).unwrap().into_parts();
-        set_path(&mut head, "/b/c").unwrap();
+        let mut came = None;
+        set_path(&mut came, &mut head, "/b/c").unwrap();
         assert_eq!(head.uri, "/b/c?x=1");
-        assert_eq!(set_path(&mut head, "/b/../c"), Err(Fault::PathInvalid));
+        set_path(&mut came, &mut head, "/d").unwrap();
+        assert_eq!(came.as_ref().map(PathAndQuery::as_str), Some("/a?x=1"));
+        assert_eq!(set_path(&mut came, &mut head, "/b/../c"), Err(Fault::PathInvalid));
     }
 }

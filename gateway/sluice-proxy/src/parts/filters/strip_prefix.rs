@@ -38,9 +38,9 @@ pub(crate) struct StripPrefix {
 }
 
 impl Hooks for StripPrefix {
-    async fn on_request(&self, _: &mut Cx, head: &mut Parts) -> Result<Flow, Fault> {
+    async fn on_request(&self, cx: &mut Cx, head: &mut Parts) -> Result<Flow, Fault> {
         let rest = stripped(head.uri.path(), self.segments).to_owned();
-        set_path(head, &rest)?;
+        set_path(&mut cx.came, head, &rest)?;
         Ok(Flow::Next)
     }
 }

@@ -8,6 +8,7 @@ use sluice_engine::mini::{Env as MiniEnv, Platform, Test};
 
 use super::Config;
 use crate::base::yaml::Place;
+use crate::parts::apps::Apps;
 use crate::parts::env::Env;
 
 /// One word, or a list of them.
@@ -79,6 +80,20 @@ impl Words {
             }
         }
         (!self.list().is_empty()).then_some(all)
+    }
+}
+
+impl Config {
+    /// Platforms whose mini-programs may call: those that are named, or those of all apps. What is not known
+    /// is passed over.
+    pub(crate) fn platforms(&self, apps: &Apps) -> Vec<Platform> {
+        let named = self.app.list().iter().filter_map(|id| apps.get(apps.find(id)?));
+        let mut all: Vec<Platform> = named.map(|app| app.platform).collect();
+        all.extend(self.platform.list().iter().filter_map(|word| Platform::parse(word)));
+        if all.is_empty() {
+            all.extend(apps.iter().map(|app| app.platform));
+        }
+        all
     }
 }
 

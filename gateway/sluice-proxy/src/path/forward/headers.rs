@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version};
 
 use super::super::admission::{Wants, instance};
 use crate::base::body::Upload;
-use crate::base::cx::Cx;
+use crate::base::cx::{Cx, Outside};
 use crate::base::hop;
 use crate::base::http1::Added;
 use crate::lasting::link::Protocol;
@@ -82,7 +82,7 @@ pub(super) fn number2(request: &mut Request<Upload>, cx: &Cx) {
 impl Introduction {
     /// Decides what to say, and removes what the head says of it otherwise. What an untrusted client
     /// said about this has been removed before.
-    pub(super) fn of(headers: &mut HeaderMap, version: Version, cx: &Cx) -> Self {
+    pub(super) fn of(headers: &mut HeaderMap, version: Version, cx: &mut Cx) -> Self {
         let mut made = Self {
             list: None,
             client: client_value(cx),
@@ -105,6 +105,13 @@ impl Introduction {
             made.proto = untold(&X_FORWARDED_PROTO);
             made.port = untold(&X_FORWARDED_PORT);
             made.host = untold(&X_FORWARDED_HOST);
+            if !(made.host && made.proto) {
+                let secure = |proto: &HeaderValue| proto.as_bytes().eq_ignore_ascii_case(b"https");
+                cx.outside = Some(Box::new(Outside {
+                    host: headers.get(&X_FORWARDED_HOST).filter(|_| !made.host).cloned(),
+                    secure: headers.get(&X_FORWARDED_PROTO).filter(|_| !made.proto).map(secure),
+                }));
+            }
         }
         if let (None, Some(client)) = (&made.list, &made.client) {
             // A proxy that tells the client in a field of its own.

@@ -92,6 +92,11 @@ impl<'a> Compiler<'a> {
                 places.push(index);
             }
         }
+        for (index, spec, route) in self.static_files(around.global) {
+            specs.push(spec);
+            routes.push(route);
+            places.push(self.config.routes.len() + index);
+        }
         Some((self.router(specs, &places, at)?, routes))
     }
 
@@ -112,7 +117,7 @@ impl<'a> Compiler<'a> {
             Some(group) => declared.matching.within(&group.declared.matching),
             None => declared.matching.clone(),
         };
-        let spec = matching.build(&at.field("match"), &mut self.env)?;
+        let mut spec = matching.build(&at.field("match"), &mut self.env)?;
         if declared.group.is_some() && group.is_none() {
             // What the group's path captures is not known.
             return None;
@@ -161,7 +166,12 @@ impl<'a> Compiler<'a> {
                 Some(self.fallback(config, declared, (around, &owner), service, &at)?)
             }
         };
+        let prefetch = match &declared.prefetch {
+            None => None,
+            Some(config) => Some(self.prefetch(config, declared, (&mut spec, &chain), at)?),
+        };
         let (total, repeats) = (total?, repeats?);
+        self.patience(&matching, total, at);
         let affinity = service.and_then(|service| {
             service.affinity(&owner.captures, &at.field("upstream"), &mut self.env)
         });
@@ -188,6 +198,10 @@ impl<'a> Compiler<'a> {
             fallback,
             websocket,
             streaming: declared.streaming,
+            relocates: declared.location == config::Location::Rewrite,
+            envelope: declared.envelope,
+            prefetch,
+            open: declared.filters.iter().any(Declared::is_for_anybody),
             total,
             repeats,
             sensitive: declared.sensitive,
@@ -335,8 +349,20 @@ impl<'a> Compiler<'a> {
             Err(faults) => faults,
         };
         let config = self.config;
-        let place = |spec: usize| places.get(spec).copied().unwrap_or(spec);
-        let id = |spec: usize| config.routes.get(place(spec)).map_or("", |route| &route.id);
+        let files = Place::root(self.root).field("static_files");
+        let index = |spec: usize| places.get(spec).copied().unwrap_or(spec);
+        let file = |spec: usize| {
+            let at = index(spec).checked_sub(config.routes.len())?;
+            config.static_files.keys().nth(at)
+        };
+        let id = |spec: usize| match (config.routes.get(index(spec)), file(spec)) {
+            (Some(route), _) => route.id.clone(),
+            (None, file) => format!("file {}", file.map_or("", String::as_str)),
+        };
+        let place = |spec: usize| match file(spec) {
+            Some(path) => files.key(path),
+            None => at.index(index(spec)),
+        };
         for fault in faults {
             match fault {
                 BuildFault::Unreachable { route, because_of } => {
@@ -344,15 +370,15 @@ impl<'a> Compiler<'a> {
                         "route `{}` can never match: `{}` on line {} asks for the same and comes first",
                         id(route),
                         id(because_of),
-                        at.index(place(because_of)).line(),
+                        place(because_of).line(),
                     );
                     self.env
                         .problems
-                        .error(&at.index(place(route)), message)
+                        .error(&place(route), message)
                         .help("give one of them another path, method, predicate or priority");
                 }
                 BuildFault::TooManyCaptures { route, count } => {
-                    let at = at.index(place(route)).field("match").field("path");
+                    let at = place(route).field("match").field("path");
                     self.env.problems.error(
                         &at,
                         format!("the path captures {count} parts; at most {MAX_CAPTURES} are kept"),

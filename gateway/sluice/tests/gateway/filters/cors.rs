@@ -105,7 +105,11 @@ async fn answers_and_refusals_carry_the_marks_that_let_a_page_read_them() {
     assert_eq!((refused.status, refused.json()["reason"].as_str()), (401, Some("token_missing")));
     assert_eq!(refused.all("access-control-allow-origin"), [HOME]);
     assert_eq!(refused.header("access-control-allow-credentials"), Some("true"));
-    assert_eq!(refused.header("access-control-expose-headers"), Some("X-Total"));
+    let exposed = refused.header("access-control-expose-headers").unwrap();
+    assert!(exposed.starts_with("X-Total, "), "{exposed}");
+    for ours in ["RateLimit-Remaining", "Retry-After", "X-MP-Upgrade", "X-Request-Id"] {
+        assert!(exposed.contains(ours), "{exposed}");
+    }
 
     let token = format!("Bearer {}", key.token(&format!(r#"{{"exp":{}}}"#, now() + 600)));
     let authorised = [("Origin", HOME), ("Authorization", &*token)];

@@ -47,6 +47,11 @@ impl Choice {
         self.0.iter().all(|part| matches!(part, Part::Address | Part::Route))
     }
 
+    /// Whether the address is a part of it.
+    pub(super) fn has_address(&self) -> bool {
+        self.0.contains(&Part::Address)
+    }
+
     fn is_proven(&self) -> bool {
         !self.is_unproven() && self.0.iter().any(|part| matches!(part, Part::Claim(_)))
     }
