@@ -15,8 +15,8 @@ use crate::parts::filters::Declared;
 use crate::parts::profile::{Profile, signature};
 use crate::parts::version_gate;
 use crate::parts::{
-    admin, apps, batch, breaker, bulkhead, caller, fallback, listener, login, method_override, overload,
-    prefetch, proxies, redis, repeats, routing, static_files, upstream, websocket,
+    admin, apps, batch, breaker, bulkhead, caller, fallback, listener, login, method_override,
+    overload, prefetch, proxies, redis, repeats, routing, static_files, upstream, websocket,
 };
 
 /// The route table. Unknown keys are refused; keys that begin with `x-` are free for anchors.

@@ -32,6 +32,7 @@ mod configs;
 mod crowds;
 mod discovery;
 mod drain;
+mod examples;
 mod exhaustion;
 mod filters;
 mod floods;
