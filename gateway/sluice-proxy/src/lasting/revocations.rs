@@ -51,7 +51,8 @@ struct Entry {
     below: u64,
 }
 
-/// Entries at most; beyond it those go that would go first.
+/// Entries at most; beyond it those go that would go first. Each lives for as long as a token may, so this
+/// is enough for 140,000 ends a day.
 const MOST: usize = 1_000_000;
 /// The log in Redis, and what is read of it at a time.
 pub(crate) const LOG: &str = "sluice:login:revoked";
@@ -161,7 +162,7 @@ impl Revocations {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Reads what is new in the log, unless somebody does. `life` is how long tokens live.
+    /// Reads what is new in the log, unless somebody does. `life` is how long tokens may live.
     pub(crate) async fn follow(&self, redis: &Arc<Target>, life: Duration) {
         if self.reading.swap(true, Ordering::AcqRel) {
             return;
@@ -245,7 +246,10 @@ impl Revocations {
         if self.len() < MOST {
             return;
         }
-        tracing::error!(entries = MOST, "too many tokens are revoked; the oldest are forgotten");
+        tracing::error!(
+            entries = MOST,
+            "too many tokens are revoked; the oldest are forgotten before their 7d"
+        );
         let mut ends: Vec<u64> = self.entries.iter().map(|entry| entry.until).collect();
         let (_, end, _) = ends.select_nth_unstable(MOST / 16);
         let end = *end;

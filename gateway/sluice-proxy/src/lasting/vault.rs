@@ -75,7 +75,19 @@ impl Vault {
         Ok(self.open(name, sealed))
     }
 
-    /// The same; it lives for so long from now.
+    /// The same, but what cannot be opened is there, and empty: so it can be written over.
+    pub(crate) async fn get_sealed(&self, name: &str) -> Result<Option<Read>, Gone> {
+        let sealed = match &self.store {
+            Store::Here(shelf) => shelf.get(name, clock::now()),
+            Store::Redis(redis) => Box::pin(redis.get(name)).await?,
+        };
+        Ok(sealed.map(|sealed| {
+            let plain = self.ring.open(name, &sealed).unwrap_or_default();
+            Read { plain, sealed }
+        }))
+    }
+
+    /// What stands under a name; it lives for so long from now.
     pub(crate) async fn touch(&self, name: &str, life: Duration) -> Result<Option<Read>, Gone> {
         let sealed = match &self.store {
             Store::Here(shelf) => shelf.touch(name, clock::now(), life),

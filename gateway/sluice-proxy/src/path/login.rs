@@ -19,7 +19,7 @@ use crate::base::units::Secret;
 use crate::lasting::login::flights::{Key, Landing, Refused, Settled};
 use crate::lasting::login::{By, Outcome};
 use crate::lasting::tasks::{self, Kind};
-use crate::parts::login::{Counter, Login};
+use crate::parts::login::{Counter, Login, token};
 
 pub(super) mod end;
 mod exchange;
@@ -101,7 +101,7 @@ pub(crate) fn tend(login: &Arc<Login>) {
     else {
         return;
     };
-    let life = login.token.lifetime;
+    let life = token::LONGEST;
     drop(tasks::local(Kind::Upstream, async move { revocations.follow(&redis, life).await }));
 }
 

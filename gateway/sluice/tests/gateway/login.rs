@@ -1,6 +1,7 @@
 //! Logging in with a mini-program's code: what platforms are asked and what becomes of their answers, how
 //! often a code is sent, and what the client gets.
 
+mod ended;
 mod limits;
 mod platforms;
 mod sessions;

@@ -41,7 +41,7 @@ impl Default for Config {
 }
 
 /// Longest life of a token: nobody can take a stolen one back everywhere.
-const LONGEST: Duration = Duration::from_secs(7 * 86_400);
+pub(crate) const LONGEST: Duration = Duration::from_secs(7 * 86_400);
 
 /// The same as compiled.
 #[derive(Debug, Clone)]

@@ -76,6 +76,9 @@ async fn rotate(login: &Login, vault: &Vault, shown: &Shown) -> Result<Session, 
         if session.ends <= clock::unix_seconds() || !session.has_given(shown) {
             return Err(Fault::RefreshInvalid);
         }
+        if !session::has_seat(vault, &shown.sid, &session).await? {
+            return Err(Fault::RefreshInvalid);
+        }
         let mut family = Family { current: session.current, since: session.since };
         match family.show(shown.number, session::millis(), login.sessions.grace) {
             Verdict::Unknown => return Err(Fault::RefreshInvalid),
@@ -88,7 +91,11 @@ async fn rotate(login: &Login, vault: &Vault, shown: &Shown) -> Result<Session, 
             Verdict::Rotated => {}
         }
         (session.current, session.since) = (family.current, family.since);
-        learn(login, &mut session).await;
+        if !learn(login, &mut session).await {
+            tracing::info!(app = %session.app, "somebody has another id now and has to log in again");
+            session::end(login, vault, &shown.sid, Why::Revoked).await?;
+            return Err(Fault::RefreshInvalid);
+        }
         if session::write(login, vault, &shown.sid, &session, &read).await? {
             return Ok(session);
         }
@@ -96,10 +103,11 @@ async fn rotate(login: &Login, vault: &Vault, shown: &Shown) -> Result<Session, 
     Err(Fault::SessionStoreDown)
 }
 
-/// Asks anew who somebody is; what was known stays where the service does not say.
-async fn learn(login: &Login, session: &mut Session) {
+/// Asks anew who somebody is; what was known stays where the service does not say. Says whether it is the
+/// same id: the seats, and whoever ends them, know the session by that.
+async fn learn(login: &Login, session: &mut Session) -> bool {
     if login.user.is_none() {
-        return;
+        return true;
     }
     let person = user::Person {
         app: &session.app,
@@ -107,7 +115,12 @@ async fn learn(login: &Login, session: &mut Session) {
         open_id: &session.open_id,
         union_id: session.union_id.as_deref(),
     };
-    if let Some(known) = user::news(login, &person).await {
-        session.claims = known.claims;
+    match user::news(login, &person).await {
+        None => true,
+        Some(known) if known.uid != session.uid => false,
+        Some(known) => {
+            session.claims = known.claims;
+            true
+        }
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! The one rule: no refresh token is kept. A session has a random seed, and the seal of a token's number
 //! under that seed is the token; so who reads the store can make none without the key of the store.
+//! A session is one while its user's value has a seat for it; that its own value is there is not enough,
+//! since removing it may have failed.
 
 use std::time::Duration;
 
@@ -53,7 +55,7 @@ pub(super) struct Session {
 }
 
 /// All sessions of a user with one app.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct User {
     /// Tokens of lower versions are not good.
     version: u64,
@@ -83,6 +85,13 @@ pub(super) struct Opened {
 #[expect(clippy::ref_option, reason = "serde's signature")]
 fn told<S: Serializer>(secret: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
     secret.as_ref().map(Secret::expose).serialize(serializer)
+}
+
+impl User {
+    /// Versions begin with the clock: if the store has lost a user, those that were ended do not come again.
+    fn begin(now: u64) -> Self {
+        Self { version: now, seats: Vec::new() }
+    }
 }
 
 fn user_name(sub: &str) -> String {
@@ -124,8 +133,8 @@ pub(super) async fn open(
     let plain = zeroize::Zeroizing::new(serde_json::to_vec(&session).ok()?);
     vault.put(&session_name(&sid), &plain, life(login, ends, now)).await.ok()?;
     for old in leaving {
-        // Who cannot be told now finds the session gone at its next refresh.
-        let _ = end(login, vault, &old.sid, Why::Kicked).await;
+        // Who cannot be told now has no seat at its next refresh.
+        let _ = close(login, vault, &old.sid, Why::Kicked).await;
     }
     Some(Opened { sid, version, refresh_token, expires_in: ends - now })
 }
@@ -167,21 +176,29 @@ async fn change_user<T>(
     change: impl Fn(&mut User, u64) -> T,
 ) -> Result<T, Gone> {
     let name = user_name(sub);
-    // As long as any token or session of the user may live.
-    let longest = login.sessions.lifetime.max(login.token.lifetime);
+    // As long as any token or session of the user may live, whatever the config was.
+    let longest = login.sessions.lifetime.max(token::LONGEST);
     let life = longest + Duration::from_secs(SLACK);
     for _ in 0..TRIES {
-        let read = vault.get(&name).await?;
-        let mut user: User = read
-            .as_ref()
-            .and_then(|read| serde_json::from_slice(&read.plain).ok())
-            .unwrap_or_default();
-        let result = change(&mut user, clock::unix_seconds());
+        let read = vault.get_sealed(&name).await?;
+        let now = clock::unix_seconds();
+        let known: Option<User> =
+            read.as_ref().and_then(|read| serde_json::from_slice(&read.plain).ok());
+        let lost = read.is_some() && known.is_none();
+        // Above what was lost, even if that has begun just now.
+        let mut user = known.unwrap_or_else(|| User::begin(now + u64::from(lost)));
+        let begun = user.version;
+        let result = change(&mut user, now);
         let plain = serde_json::to_vec(&user).map_err(|_| Gone)?;
         let written = match &read {
             Some(read) => vault.swap(&name, read, &plain, life).await?,
             None => vault.put_new(&name, &plain, life).await?,
         };
+        if written && lost {
+            tracing::warn!("what was kept of a user's sessions cannot be opened; they have ended");
+            // Nobody asked for it: who does not hear of it loses the sessions at their next refresh.
+            let _ = tell(login, Some(vault), What::User(sub, begun), Why::Revoked).await;
+        }
         if written {
             return Ok(result);
         }
@@ -189,10 +206,32 @@ async fn change_user<T>(
     Err(Gone)
 }
 
-/// Ends one session, here and everywhere.
+/// Whether a session is one still, whatever became of its value.
+pub(super) async fn has_seat(vault: &Vault, sid: &str, session: &Session) -> Result<bool, Gone> {
+    let read = vault.get(&user_name(&session.sub())).await?;
+    let user: Option<User> = read.and_then(|read| serde_json::from_slice(&read.plain).ok());
+    Ok(user.is_some_and(|user| {
+        session.version >= user.version && user.seats.iter().any(|seat| seat.sid == sid)
+    }))
+}
+
+/// Ends one session, here and everywhere, and frees its seat.
 pub(super) async fn end(login: &Login, vault: &Vault, sid: &str, why: Why) -> Result<(), Gone> {
+    let left = leave(login, vault, sid).await;
+    close(login, vault, sid, why).await.and(left)
+}
+
+async fn leave(login: &Login, vault: &Vault, sid: &str) -> Result<(), Gone> {
+    let Some((session, _)) = find(vault, sid).await? else { return Ok(()) };
+    let free = |user: &mut User, _| user.seats.retain(|seat| seat.sid != sid);
+    change_user(login, vault, &session.sub(), free).await
+}
+
+/// Ends a session that has no seat any more.
+async fn close(login: &Login, vault: &Vault, sid: &str, why: Why) -> Result<(), Gone> {
+    let told = tell(login, Some(vault), What::Session(sid), why).await;
     let removed = vault.remove(&session_name(sid)).await;
-    tell(login, Some(vault), What::Session(sid), why).await.and(removed)
+    told.and(removed)
 }
 
 /// Ends all sessions of a user, and all tokens that were given out so far.
@@ -202,10 +241,12 @@ pub(super) async fn end_all(login: &Login, vault: &Vault, sub: &str) -> Result<(
         (user.version, std::mem::take(&mut user.seats))
     })
     .await?;
+    // Told first, and each is tried: without its seat a session that stays is worth nothing.
+    let mut done = tell(login, Some(vault), What::User(sub, version), Why::Revoked).await;
     for seat in seats {
-        vault.remove(&session_name(&seat.sid)).await?;
+        done = done.and(vault.remove(&session_name(&seat.sid)).await);
     }
-    tell(login, Some(vault), What::User(sub, version), Why::Revoked).await
+    done
 }
 
 /// Ends one token.
@@ -215,11 +256,12 @@ pub(super) async fn end_token(login: &Login, jti: &str) -> Result<(), Gone> {
 
 /// Notes what is not good any more, and tells the other gateways.
 async fn tell(login: &Login, vault: Option<&Vault>, what: What<'_>, why: Why) -> Result<(), Gone> {
-    let until = clock::unix_seconds() + login.token.lifetime.as_secs() + SLACK;
+    // Tokens of now may live for less than those of the config before.
+    let until = clock::unix_seconds() + token::LONGEST.as_secs() + SLACK;
     login.sessions.revocations.note(what, why, until);
     match vault.and_then(Vault::redis) {
         None => Ok(()),
-        Some(redis) => Revocations::announce(redis, what, why, until, login.token.lifetime).await,
+        Some(redis) => Revocations::announce(redis, what, why, until, token::LONGEST).await,
     }
 }
 
@@ -290,6 +332,12 @@ impl Shown {
 }
 
 impl Session {
+    /// Whose it is, as tokens say.
+    fn sub(&self) -> String {
+        let digest = || token::pairwise(&self.app, &self.open_id);
+        self.uid.clone().unwrap_or_else(digest)
+    }
+
     /// The current refresh token.
     pub(super) fn token(&self, sid: &str) -> Option<String> {
         let id = URL_SAFE_NO_PAD.decode(sid).ok()?;
