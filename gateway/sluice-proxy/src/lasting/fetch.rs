@@ -46,7 +46,7 @@ pub(crate) struct Limits {
     pub(crate) connect: Duration,
     /// From the look-up of the name to the last byte.
     pub(crate) total: Duration,
-    /// Bytes of the body.
+    /// Bytes of the body; with 0 it is not waited for, and is empty.
     pub(crate) body: usize,
 }
 
@@ -253,7 +253,7 @@ impl Client {
         sent.store(true, Ordering::Relaxed);
         let (head, body) =
             sender.send_request(request.map(Full::new)).await.map_err(broken)?.into_parts();
-        let body = self.collect(body).await?;
+        let body = if self.limits.body == 0 { Bytes::new() } else { self.collect(body).await? };
         Ok(Response::from_parts(head, body))
     }
 

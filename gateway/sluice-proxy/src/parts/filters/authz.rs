@@ -60,7 +60,7 @@ impl Default for ClaimMap {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "AuthzRule")]
 struct RuleConfig {
-    /// Methods that the rule is about; all if none is given.
+    /// Methods that the rule is about, HEAD with GET; all if none is given.
     #[serde(default)]
     methods: Vec<String>,
     /// What is required.
@@ -159,6 +159,7 @@ impl RuleConfig {
                 }
             }
         }
+        let methods = with_head(methods);
         let mut any = Vec::with_capacity(self.or.len() + 1);
         any.push(self.require.build(&at.field("require"), env)?);
         for (index, require) in self.or.iter().enumerate() {
@@ -166,6 +167,14 @@ impl RuleConfig {
         }
         Some(Rule { methods, any })
     }
+}
+
+/// HEAD is a GET without its body: routes for GET take it, so rules for GET are about it.
+fn with_head(mut methods: Vec<Method>) -> Vec<Method> {
+    if methods.contains(&Method::GET) && !methods.contains(&Method::HEAD) {
+        methods.push(Method::HEAD);
+    }
+    methods
 }
 
 impl RequireConfig {
@@ -303,6 +312,25 @@ mod tests {
             any_scope: config.any_scope,
             all_scopes: config.all_scopes,
         }
+    }
+
+    #[test]
+    fn a_rule_for_get_binds_head() {
+        let rule = |method: Method| Rule {
+            methods: with_head(vec![method]),
+            any: vec![require(r#"{"any_role":["admin"]}"#)],
+        };
+        let authz = Authz {
+            rules: vec![rule(Method::GET), rule(Method::DELETE)],
+            roles: pointer("/roles"),
+            scope: pointer("/scope"),
+            external: None,
+        };
+        let nobody = Principal { claims: serde_json::Map::new() };
+        for method in [Method::GET, Method::HEAD, Method::DELETE] {
+            assert_eq!(authz.permit(&nobody, &method), Err(Fault::AccessDenied), "{method}");
+        }
+        assert_eq!(authz.permit(&nobody, &Method::POST), Ok(()), "no rule is about it");
     }
 
     #[test]

@@ -1,6 +1,9 @@
-//! Asks a service whether a request may pass: a status of 2xx says yes, 401 and 403 say no, and all else
-//! is no answer. Answers are remembered for a while by what they may depend on, which is exactly what the
+//! Asks a service whether a request may pass: a status of 2xx says yes, 3xx and 4xx say no, and 5xx is no
+//! answer. Answers are remembered for a while by what they may depend on, which is exactly what the
 //! service is told.
+//!
+//! The one rule: what a client could bring about by how it asks (fields too large for the service, many
+//! questions at once) never counts as a service that is gone.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,15 +26,13 @@ use crate::base::fault::Fault;
 use crate::base::secured::tells_certificate;
 use crate::base::units::Span;
 use crate::base::yaml::Place;
-use crate::lasting::fetch::{Client, Limits, Url};
+use crate::lasting::fetch::{Client, Failure, Limits, Url};
 use crate::parts::env::Env;
 
 /// Answers remembered at most.
 const MOST: usize = 10_000;
 /// Questions under way at most; each has a connection of its own.
 const AT_A_TIME: usize = 256;
-/// Bytes of an answer's body, which nobody reads.
-const BODY: usize = 64 * 1024;
 
 /// A service that says whether a request may pass.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -53,7 +54,7 @@ pub(super) struct Config {
     /// How long an answer is remembered; 0s for not at all.
     #[serde(default = "default_cache")]
     cache: Span,
-    /// What happens while it does not answer.
+    /// What happens while it cannot be reached, is too slow, or answers 5xx.
     #[serde(default)]
     on_error: OnError,
 }
@@ -123,7 +124,7 @@ impl Config {
             env.problems.error(&at.field("cache"), "an answer may be remembered for 5m at most");
             whole = false;
         }
-        let limits = Limits { connect: timeout, total: timeout, body: BODY };
+        let limits = Limits { connect: timeout, total: timeout, body: 0 };
         whole.then(|| External {
             client: Client { names: Arc::clone(&env.names), tls: None, limits },
             url,
@@ -163,6 +164,15 @@ enum Verdict {
     No(Fault),
 }
 
+/// Why there is no verdict to remember.
+#[derive(Debug, PartialEq, Eq)]
+enum Unsaid {
+    /// The service is not there: the config says what follows.
+    Gone,
+    /// This request does not pass, whatever the config says.
+    Refused(Fault),
+}
+
 impl External {
     pub(super) fn identity_headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.upstream_headers.iter()
@@ -176,12 +186,13 @@ impl External {
         let verdict = match self.recall(&key, now) {
             Some(verdict) => verdict,
             None => match self.send(question).await {
-                Some(verdict) => {
+                Ok(verdict) => {
                     self.remember(key, &verdict, now);
                     verdict
                 }
-                None if self.on_error == OnError::Allow => return Ok(()),
-                None => return Err(Fault::AuthzDown),
+                Err(Unsaid::Gone) if self.on_error == OnError::Allow => return Ok(()),
+                Err(Unsaid::Gone) => return Err(Fault::AuthzDown),
+                Err(Unsaid::Refused(fault)) => return Err(fault),
             },
         };
         match verdict {
@@ -218,31 +229,37 @@ impl External {
         fields
     }
 
-    async fn send(&self, fields: HeaderMap) -> Option<Verdict> {
-        let _place = self.room.try_acquire().ok()?;
+    async fn send(&self, fields: HeaderMap) -> Result<Verdict, Unsaid> {
+        let place = self.room.try_acquire();
+        let _place = place.map_err(|_| Unsaid::Refused(Fault::AuthzDown))?;
         let mut request = Request::new(Bytes::new());
         *request.headers_mut() = fields;
-        match self.client.ask(&self.url, request).await {
-            Ok(answer) => match answer.status() {
-                status if status.is_success() => {
-                    let mut fields = HeaderMap::new();
-                    for name in &self.upstream_headers {
-                        if let Some(value) = answer.headers().get(name) {
-                            fields.insert(name.clone(), value.clone());
-                        }
+        let answer = self.client.ask(&self.url, request).await.map_err(|failure| {
+            tracing::debug!(url = %self.url, %failure, "no word from the authorisation");
+            match failure {
+                Failure::Name(_) | Failure::Connect(_) | Failure::Timeout => Unsaid::Gone,
+                // It was asked, and this request has made it say nothing clear.
+                Failure::Tls(_) | Failure::TooLarge | Failure::Broken(_) => {
+                    Unsaid::Refused(Fault::AuthzDown)
+                }
+            }
+        })?;
+        match answer.status() {
+            status if status.is_success() => {
+                let mut fields = HeaderMap::new();
+                for name in &self.upstream_headers {
+                    if let Some(value) = answer.headers().get(name) {
+                        fields.insert(name.clone(), value.clone());
                     }
-                    Some(Verdict::Yes(Arc::new(fields)))
                 }
-                StatusCode::UNAUTHORIZED => Some(Verdict::No(Fault::IdentityMissing)),
-                StatusCode::FORBIDDEN => Some(Verdict::No(Fault::AccessDenied)),
-                status => {
-                    tracing::debug!(url = %self.url, %status, "no word from the authorisation");
-                    None
-                }
-            },
-            Err(failure) => {
-                tracing::debug!(url = %self.url, %failure, "no word from the authorisation");
-                None
+                Ok(Verdict::Yes(Arc::new(fields)))
+            }
+            StatusCode::UNAUTHORIZED => Ok(Verdict::No(Fault::IdentityMissing)),
+            StatusCode::FORBIDDEN => Ok(Verdict::No(Fault::AccessDenied)),
+            status => {
+                tracing::debug!(url = %self.url, %status, "no word from the authorisation");
+                let gone = status.is_server_error();
+                Err(if gone { Unsaid::Gone } else { Unsaid::Refused(Fault::AccessDenied) })
             }
         }
     }
@@ -279,4 +296,63 @@ fn fingerprint(fields: &HeaderMap) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(context.finish().as_ref());
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_chaos::recorder::{Answer, Recorder};
+    use sluice_chaos::rogue::{self, Rogue};
+
+    use super::*;
+    use crate::lasting::resolver::Names;
+
+    fn external(address: std::net::SocketAddr, places: usize) -> External {
+        let second = Duration::from_secs(5);
+        let limits = Limits { connect: second, total: second, body: 0 };
+        External {
+            client: Client { names: Arc::new(Names::default()), tls: None, limits },
+            url: Url::parse(&format!("http://{address}/check")).unwrap(),
+            headers: Vec::new(),
+            upstream_headers: Vec::new(),
+            cache: Duration::ZERO,
+            on_error: OnError::Allow,
+            known: Mutex::default(),
+            room: Semaphore::new(places),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_service_that_is_gone_counts_as_gone() {
+        let recorder = Recorder::answering(Answer::ok(""));
+        let asked = external(recorder.addr(), 1);
+        let down = Err(Unsaid::Refused(Fault::AuthzDown));
+        let refused = Err(Unsaid::Refused(Fault::AccessDenied));
+        let said = async |external: &External| {
+            external.send(HeaderMap::new()).await.map(|verdict| match verdict {
+                Verdict::Yes(_) => None,
+                Verdict::No(fault) => Some(fault),
+            })
+        };
+        for (status, wanted) in [
+            (204, Ok(None)),
+            (302, Err(Unsaid::Refused(Fault::AccessDenied))),
+            (401, Ok(Some(Fault::IdentityMissing))),
+            (403, Ok(Some(Fault::AccessDenied))),
+            (404, Err(Unsaid::Refused(Fault::AccessDenied))),
+            (500, Err(Unsaid::Gone)),
+            (503, Err(Unsaid::Gone)),
+        ] {
+            recorder.set(Answer::new(status));
+            assert_eq!(said(&asked).await, wanted, "{status}");
+        }
+        recorder.set(Answer::new(431));
+        assert_eq!(said(&asked).await, refused, "fields that are too large for it");
+        recorder.set(Answer::ok(vec![b'x'; 1 << 20]));
+        assert_eq!(said(&asked).await, Ok(None), "the head says it all");
+        assert_eq!(said(&external(recorder.addr(), 0)).await, down, "no room for the question");
+        recorder.stop().await;
+        assert_eq!(said(&asked).await, Err(Unsaid::Gone), "no connection");
+        let garbage = Rogue::start(rogue::answer("what is this?\r\n\r\n"));
+        assert_eq!(said(&external(garbage.addr(), 1)).await, down);
+    }
 }
