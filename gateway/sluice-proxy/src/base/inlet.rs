@@ -1,13 +1,17 @@
 //! Where a request's body comes from: the client, or memory, once a filter has read it ahead. What was
-//! read is bounded for each request and for all of them together, and is sent on as it came.
+//! read is bounded for each request, for each client and for all of them together, and is sent on as it came.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher as _;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use foldhash::fast::RandomState;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -20,10 +24,16 @@ use super::fault::Fault;
 
 /// Bytes of bodies that all requests of this process may hold together.
 const MOST_HELD: u64 = 128 * 1024 * 1024;
+/// And of that those of one client's address, once half of it is held.
+const MOST_OF_ONE: u64 = MOST_HELD / 8;
+/// Addresses are counted in so many groups by chance.
+const GROUPS: usize = 1024;
 /// Pieces of what is held: small ones of a client do not cost more than their bytes.
 const PIECE: usize = 16 * 1024;
 
 static HELD: AtomicU64 = AtomicU64::new(0);
+static HELD_OF: [AtomicU64; GROUPS] = [const { AtomicU64::new(0) }; GROUPS];
+static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
 /// A request body.
 pub(crate) enum Inlet {
@@ -55,19 +65,42 @@ pub(crate) struct Held {
 
 /// Part of what all requests hold, given back when dropped.
 #[derive(Default)]
-struct Share(u64);
+struct Share {
+    bytes: u64,
+    /// What those of the same client hold.
+    of: Option<&'static AtomicU64>,
+}
 
 impl Share {
+    /// IPv6 clients are counted by /64, which one of them has whole.
+    fn of(client: IpAddr) -> Self {
+        let hash = match client {
+            IpAddr::V4(v4) => SEED.hash_one(v4.octets()),
+            IpAddr::V6(v6) => SEED.hash_one(v6.octets().get(..8)),
+        };
+        let group = usize::try_from(hash % GROUPS as u64).unwrap_or(0);
+        Self { bytes: 0, of: HELD_OF.get(group) }
+    }
+
     fn grow(&mut self, bytes: u64) -> Result<(), Fault> {
         let before = HELD.fetch_add(bytes, Ordering::Relaxed);
-        self.0 += bytes;
-        if before.saturating_add(bytes) > MOST_HELD { Err(Fault::MemoryShort) } else { Ok(()) }
+        let own = self.of.map_or(0, |of| of.fetch_add(bytes, Ordering::Relaxed) + bytes);
+        self.bytes += bytes;
+        fits(before.saturating_add(bytes), own).then_some(()).ok_or(Fault::MemoryShort)
     }
+}
+
+/// Whether so much may be held, of which so much is one client's.
+fn fits(all: u64, own: u64) -> bool {
+    all <= MOST_HELD / 2 || (all <= MOST_HELD && own <= MOST_OF_ONE)
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        HELD.fetch_sub(self.0, Ordering::Relaxed);
+        HELD.fetch_sub(self.bytes, Ordering::Relaxed);
+        if let Some(of) = self.of {
+            of.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
     }
 }
 
@@ -127,7 +160,7 @@ pub(crate) async fn read(
             cx.upload = Some(Rc::clone(&meter));
             let inlet = Inlet::Incoming(incoming);
             let upload = Upload::stream(inlet, limit, cx.peer.body_idle, true, Rc::clone(&meter));
-            let gathering = gather(upload, &meter, each);
+            let gathering = gather(Share::of(cx.client), upload, &meter, each);
             let late = clock::deadline(until);
             let gathered = tokio::time::timeout_at(late, gathering).await;
             gathered.map_err(|_| Fault::BodyTimeout)??
@@ -138,11 +171,12 @@ pub(crate) async fn read(
 }
 
 async fn gather(
+    share: Share,
     mut upload: Upload,
     meter: &Meter,
     each: &mut dyn FnMut(&[u8]),
 ) -> Result<Box<Held>, Fault> {
-    let mut held = Box::<Held>::default();
+    let mut held = Box::new(Held { share, ..Held::default() });
     let mut piece = BytesMut::new();
     while let Some(frame) = upload.frame().await {
         let frame = frame.map_err(|_| meter.fault.get().unwrap_or(Fault::BodyBroken))?;
@@ -205,5 +239,25 @@ impl Held {
             }
             None => self.trailers.take().map(Frame::trailers),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_of_one_client_leave_room_for_those_of_others() {
+        assert!(fits(MOST_HELD / 2, MOST_HELD / 2), "one alone may have half");
+        assert!(!fits(MOST_HELD / 2 + 1, MOST_OF_ONE + 1));
+        assert!(fits(MOST_HELD, MOST_OF_ONE));
+        assert!(!fits(MOST_HELD + 1, 1));
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let mut share = Share::of(address("2001:db8::1"));
+        let same = Share::of(address("2001:db8::ffff:2")).of.unwrap();
+        share.grow(1000).unwrap();
+        assert_eq!((share.bytes, same.load(Ordering::Relaxed)), (1000, 1000), "one /64");
+        drop(share);
+        assert_eq!(same.load(Ordering::Relaxed), 0, "given back");
     }
 }

@@ -180,7 +180,7 @@ impl Signature {
                 Scheme::Hmac(dialect) => hmac::text(&request, proof, dialect, body),
                 Scheme::Rfc9421 => rfc9421::text(&request, proof),
             };
-            text.ok().and_then(|text| verify::matched(proof, &caller.keys, &text))
+            text.ok().and_then(|text| verify::matched(proof, &caller.keys, &self.algorithms, &text))
         };
         if self.unsigned_payload {
             let matched = match proof.body {

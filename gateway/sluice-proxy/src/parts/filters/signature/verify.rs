@@ -34,6 +34,14 @@ impl Key {
         }
     }
 
+    /// What it signs with where no algorithm was named.
+    fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Public(_) => Algorithm::Ed25519,
+            Self::Secret(_) => Algorithm::HmacSha256,
+        }
+    }
+
     /// Whether it is tried where this algorithm was named, or none.
     fn suits(&self, named: Option<Algorithm>) -> bool {
         match self {
@@ -51,11 +59,11 @@ impl Key {
                 key.verify(text, bytes).is_ok()
             }
             Self::Secret(secret) => {
-                let algorithm = match named {
-                    Some(Algorithm::HmacSha1) => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-                    Some(Algorithm::HmacSha384) => hmac::HMAC_SHA384,
-                    Some(Algorithm::HmacSha512) => hmac::HMAC_SHA512,
-                    _ => hmac::HMAC_SHA256,
+                let algorithm = match named.unwrap_or(self.algorithm()) {
+                    Algorithm::HmacSha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+                    Algorithm::HmacSha384 => hmac::HMAC_SHA384,
+                    Algorithm::HmacSha512 => hmac::HMAC_SHA512,
+                    Algorithm::HmacSha256 | Algorithm::Ed25519 => hmac::HMAC_SHA256,
                 };
                 hmac::verify(&hmac::Key::new(algorithm, secret), text, bytes).is_ok()
             }
@@ -63,8 +71,13 @@ impl Key {
     }
 }
 
-/// Which of the keys has signed `text`, the first or the second.
-pub(super) fn matched(proof: &Proof<'_>, keys: &[Key], text: &[u8]) -> Option<usize> {
+/// Which of the keys has signed `text`, the first or the second, with one of the algorithms that are `accepted`.
+pub(super) fn matched(
+    proof: &Proof<'_>,
+    keys: &[Key],
+    accepted: &[Algorithm],
+    text: &[u8],
+) -> Option<usize> {
     let bytes = match proof.encoding {
         Encoding::Base64 => STANDARD.decode(proof.signature),
         Encoding::Base64Url => URL_SAFE_NO_PAD.decode(proof.signature),
@@ -73,7 +86,8 @@ pub(super) fn matched(proof: &Proof<'_>, keys: &[Key], text: &[u8]) -> Option<us
     let bytes = bytes.unwrap_or_default();
     let mut found = None;
     for (at, key) in keys.iter().enumerate() {
-        if key.has_signed(proof.algorithm, text, &bytes) {
+        let used = proof.algorithm.unwrap_or(key.algorithm());
+        if key.has_signed(proof.algorithm, text, &bytes) && accepted.contains(&used) {
             found = found.or(Some(at));
         }
     }
@@ -153,6 +167,33 @@ impl Hasher {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Two([(&'static str, String); 2]);
+
+    impl sluice_engine::signature::Fields for Two {
+        fn each<'a>(&'a self, name: &str, f: &mut dyn FnMut(&'a [u8])) {
+            self.0.iter().filter(|(known, _)| *known == name).for_each(|(_, v)| f(v.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn an_algorithm_that_is_not_named_has_to_be_accepted_too() {
+        use sluice_engine::signature::rfc9421;
+        let secret = b"0123456789abcdef";
+        let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), b"text");
+        for alg in ["", r#";alg="hmac-sha256""#] {
+            let fields = Two([
+                ("signature-input", format!(r#"s=("@method");created=1;keyid="k"{alg}"#)),
+                ("signature", format!("s=:{}:", STANDARD.encode(mac.as_ref()))),
+            ]);
+            let rules = rfc9421::Rules { required: &[], nonce: false };
+            let proof = rfc9421::read(&fields, &rules).unwrap().unwrap();
+            let keys = [Key::Secret(secret.to_vec().into())];
+            let with = |accepted: &[Algorithm]| matched(&proof, &keys, accepted, b"text");
+            assert_eq!(with(&[Algorithm::HmacSha256, Algorithm::Ed25519]), Some(0));
+            assert_eq!(with(&[Algorithm::Ed25519]), None, "{alg}");
+        }
+    }
 
     #[test]
     fn dates_are_those_of_http() {
