@@ -173,6 +173,8 @@ pub(crate) struct Cx {
     pub(crate) said: Option<Box<HeaderMap>>,
     /// The proven caller. Writers: filters that identify.
     pub(crate) principal: Option<Arc<Principal>>,
+    /// What of that the caller's keys prove. Writer: [`Cx::join`].
+    keyed: Option<Arc<Principal>>,
     /// The mini-program that calls, if it says so. Writers: `path::admission`, and `path::pipeline` once
     /// there is a principal.
     pub(crate) mini: Option<Box<mini::Client>>,
@@ -248,6 +250,7 @@ impl Cx {
             batched: false,
             said: None,
             principal: None,
+            keyed: None,
             mini: None,
             key_name: None,
             limit: None,
@@ -303,19 +306,34 @@ impl Cx {
 
     /// Joins what a key proves with what is known of the caller already; of one name, the key's claim counts.
     pub(crate) fn join(&mut self, proven: &Arc<Principal>) {
-        self.principal = Some(match self.principal.take() {
+        let joined = |known: Option<Arc<Principal>>| match known {
             None => Arc::clone(proven),
-            Some(known) => {
-                let mut claims = known.claims.clone();
-                claims.extend(proven.claims.iter().map(|(name, v)| (name.clone(), v.clone())));
-                Arc::new(Principal { claims })
-            }
+            Some(known) => known.with(proven),
+        };
+        self.keyed = Some(joined(self.keyed.take()));
+        self.principal = Some(joined(self.principal.take()));
+    }
+
+    /// The caller as a token says, in place of what another token said; what a key proves stays and counts.
+    pub(crate) fn identify(&mut self, token: Arc<Principal>) {
+        self.principal = Some(match &self.keyed {
+            None => token,
+            Some(keyed) => token.with(keyed),
         });
     }
 
     /// A claim of the proven caller.
     pub(crate) fn claim(&self, name: &str) -> Option<&serde_json::Value> {
         self.principal.as_ref()?.claims.get(name)
+    }
+}
+
+impl Principal {
+    /// Both their claims; of one name, that of `stronger`.
+    fn with(&self, stronger: &Self) -> Arc<Self> {
+        let mut claims = self.claims.clone();
+        claims.extend(stronger.claims.iter().map(|(name, v)| (name.clone(), v.clone())));
+        Arc::new(Self { claims })
     }
 }
 

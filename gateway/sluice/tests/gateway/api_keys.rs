@@ -42,6 +42,32 @@ routes:
 }
 
 #[tokio::test]
+async fn a_token_behind_a_key_takes_nothing_of_it_away() {
+    let token = crate::tokens::Key::new("HS256");
+    let config = format!(
+        r#"
+upstreams: {{ echo: {{ builtin: echo }} }}
+routes:
+  - id: a
+    match: {{ path: /a }}
+    upstream: echo
+    filters:
+      - api_key: {{ from: [ {{ header: X-Api-Key }} ], keys: [ {{ id: partner, hash: "{}", tier: gold }} ] }}
+      - jwt: {{ keys: [ {{ kid: k, alg: HS256, secret_file: jwt.key }} ] }}
+      - headers: {{ request: {{ set: {{ X-Caller: "{{claim.key}}/{{claim.tier}}/{{claim.sub}}" }} }} }}
+"#,
+        hash(NEW)
+    );
+    let files = vec![("jwt.key", token.shared.clone())];
+    let gateway = Gateway::start_with(&config, Setup { files, ..Setup::default() }).await;
+    let exp = crate::tokens::now() + 600;
+    let claims = format!(r#"{{"sub":"u","tier":"free","key":"other","exp":{exp}}}"#);
+    let token = format!("Bearer {}", token.token(&claims));
+    let answer = call(&gateway, "/a", &[("X-Api-Key", NEW), ("Authorization", &token)]).await;
+    assert_eq!(answer.json()["headers"]["x-caller"], "partner/gold/u", "{}", answer.text());
+}
+
+#[tokio::test]
 async fn a_key_is_known_by_its_hash_and_tells_who_is_calling() {
     let gateway = Gateway::start(&config(&format!("hash: \"{}\", tier: gold", hash(OLD)))).await;
     let answer = with(&gateway, OLD).await;

@@ -371,7 +371,7 @@ impl Jwt {
         self.permit(&principal)?;
         self.copy_claims(&principal, &mut head.headers)?;
         self.carriers.conceal(found, head)?;
-        cx.principal = Some(principal);
+        cx.identify(principal);
         Ok(Flow::Next)
     }
 
