@@ -32,7 +32,8 @@ pub(crate) struct Config {
     /// File with more that may call, one on each line; read again when it changes.
     #[serde(default)]
     allow_file: Option<String>,
-    /// File with more that may not.
+    /// File with more that may not. If it loses all its addresses, those before stay in force, unless it holds a
+    /// comment.
     #[serde(default)]
     deny_file: Option<String>,
 }
@@ -50,7 +51,10 @@ impl Config {
         let deny = nets(&self.deny, &at.field("deny"), env);
         let mut list = |name: &str, file: &Option<String>| match file {
             None => Some(None),
-            Some(file) => List::build(file, &at.field(name), env).map(Some),
+            Some(file) => {
+                let deny = name == "deny_file";
+                List::build(file, deny, &at.field(name), env).map(Some)
+            }
         };
         let allow_file = list("allow_file", &self.allow_file);
         let deny_file = list("deny_file", &self.deny_file);

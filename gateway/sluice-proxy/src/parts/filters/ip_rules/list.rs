@@ -25,7 +25,9 @@ const TOLD: usize = 5;
 /// The addresses of a file as they were last good.
 pub(crate) struct List {
     path: PathBuf,
-    now: ArcSwap<Set>,
+    /// Whether it keeps callers out: then an empty one lets everybody in.
+    deny: bool,
+    now: ArcSwap<Addresses>,
     /// What the file was when it was last read, good or bad, and when it was last looked at.
     seen: Mutex<Seen>,
     background: Mutex<Option<Owned>>,
@@ -37,14 +39,28 @@ impl std::fmt::Debug for List {
     }
 }
 
+/// What a file says.
+struct Addresses {
+    set: Set,
+    /// Lines with an address or a network.
+    count: usize,
+    /// Whether it holds a comment: an empty list that somebody has written, and not a script that found nothing.
+    commented: bool,
+}
+
 impl List {
     /// Reads the file, or records what is wrong with it.
-    pub(super) fn build(file: &str, at: &Place<'_>, env: &mut Env<'_>) -> Option<Arc<Self>> {
+    pub(super) fn build(
+        file: &str,
+        deny: bool,
+        at: &Place<'_>,
+        env: &mut Env<'_>,
+    ) -> Option<Arc<Self>> {
         let path = env.path(file);
         // Before reading: what is written meanwhile is news.
         let seen = stamp(&path);
-        let set = match read(&path) {
-            Ok(set) => set,
+        let addresses = match read(&path) {
+            Ok(addresses) => addresses,
             Err(why) => {
                 env.problems
                     .error(at, format!("{file}{why}"))
@@ -54,7 +70,8 @@ impl List {
         };
         let list = Arc::new(Self {
             path,
-            now: ArcSwap::from_pointee(set),
+            deny,
+            now: ArcSwap::from_pointee(addresses),
             seen: Mutex::new(Seen { read: seen, looked: seen }),
             background: Mutex::new(None),
         });
@@ -64,7 +81,7 @@ impl List {
 
     /// The addresses in force.
     pub(super) fn contains(&self, address: std::net::IpAddr) -> bool {
-        self.now.load().contains(address)
+        self.now.load().set.contains(address)
     }
 
     /// Begins to watch the file; once the snapshot is in force.
@@ -108,14 +125,29 @@ impl List {
         self.seen().read = now;
         let file = self.path.display();
         match read {
-            Ok(set) => {
-                self.now.store(Arc::new(set));
-                tracing::info!(%file, "addresses were read again");
-            }
+            Ok(new) => self.replace(new),
             Err(why) => {
                 tracing::error!("{file}{why}; the addresses that were read before stay in force");
             }
         }
+    }
+}
+
+impl List {
+    fn replace(&self, new: Addresses) {
+        let (file, before, count) = (self.path.display(), self.now.load().count, new.count);
+        if self.deny && count == 0 && before > 0 && !new.commented {
+            tracing::error!(
+                "{file}: no address is left of {before}; those stay in force (write a line like `# none` to let everybody in)"
+            );
+            return;
+        }
+        if count * 2 < before {
+            tracing::warn!("{file}: {count} addresses were read, {before} before");
+        } else {
+            tracing::info!("{file}: {count} addresses were read, {before} before");
+        }
+        self.now.store(Arc::new(new));
     }
 }
 
@@ -135,7 +167,7 @@ fn stamp(path: &std::path::Path) -> Stamp {
 }
 
 /// The addresses, or what is wrong, beginning with the line.
-fn read(path: &std::path::Path) -> Result<Set, String> {
+fn read(path: &std::path::Path) -> Result<Addresses, String> {
     use std::io::Read as _;
     let mut text = String::new();
     let read =
@@ -147,9 +179,11 @@ fn read(path: &std::path::Path) -> Result<Set, String> {
     }
 }
 
-fn parse(text: &str) -> Result<Set, String> {
+fn parse(text: &str) -> Result<Addresses, String> {
     let (mut nets, mut wrong, mut more) = (Vec::new(), String::new(), 0);
+    let mut commented = false;
     for (number, line) in text.lines().enumerate() {
+        commented |= line.contains('#');
         let entry = line.split('#').next().unwrap_or("").trim();
         if entry.is_empty() {
             continue;
@@ -170,7 +204,10 @@ fn parse(text: &str) -> Result<Set, String> {
     if more > TOLD {
         wrong += &format!("; and {} more", more - TOLD);
     }
-    if wrong.is_empty() { Ok(Set::new(nets)) } else { Err(wrong) }
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    Ok(Addresses { count: nets.len(), set: Set::new(nets), commented })
 }
 
 #[cfg(test)]
@@ -185,6 +222,7 @@ mod tests {
         let seen = stamp(&path);
         let list = List {
             path: path.clone(),
+            deny: true,
             now: ArcSwap::from_pointee(read(&path).unwrap()),
             seen: Mutex::new(Seen { read: seen, looked: seen }),
             background: Mutex::new(None),
@@ -200,9 +238,35 @@ mod tests {
         assert!(holds(1) && holds(2));
     }
 
+    #[tokio::test]
+    async fn a_deny_list_that_a_script_has_emptied_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deny.txt");
+        std::fs::write(&path, "192.0.2.1\n").unwrap();
+        let list = |deny| List {
+            path: path.clone(),
+            deny,
+            now: ArcSwap::from_pointee(read(&path).unwrap()),
+            seen: Mutex::new(Seen { read: None, looked: None }),
+            background: Mutex::new(None),
+        };
+        let (deny, allow) = (list(true), list(false));
+        let holds = |list: &List| list.contains([192, 0, 2, 1].into());
+        for (text, kept) in [("", true), ("\n \n", true), ("# nobody\n", false)] {
+            std::fs::write(&path, text).unwrap();
+            for list in [&deny, &allow] {
+                list.look().await;
+                list.look().await;
+            }
+            assert_eq!((holds(&deny), holds(&allow)), (kept, false), "{text:?}");
+        }
+    }
+
     #[test]
     fn bad_lines_are_told_by_their_numbers() {
         let good = parse("# a list\n10.0.0.0/8\n\n 192.0.2.1 # one\n2001:db8::/32\n").unwrap();
+        assert_eq!(good.count, 3);
+        let good = good.set;
         assert!(good.contains([10, 1, 1, 1].into()) && good.contains([192, 0, 2, 1].into()));
         assert!(!good.contains([192, 0, 2, 2].into()));
         let bad = parse("10.0.0.0/8\nnonsense\n10.0.0.1/8\n").err().unwrap();
