@@ -59,7 +59,7 @@ impl Key {
                 key.verify(text, bytes).is_ok()
             }
             Self::Secret(secret) => {
-                let algorithm = match named.unwrap_or(self.algorithm()) {
+                let algorithm = match named.unwrap_or_else(|| self.algorithm()) {
                     Algorithm::HmacSha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
                     Algorithm::HmacSha384 => hmac::HMAC_SHA384,
                     Algorithm::HmacSha512 => hmac::HMAC_SHA512,
@@ -86,7 +86,7 @@ pub(super) fn matched(
     let bytes = bytes.unwrap_or_default();
     let mut found = None;
     for (at, key) in keys.iter().enumerate() {
-        let used = proof.algorithm.unwrap_or(key.algorithm());
+        let used = proof.algorithm.unwrap_or_else(|| key.algorithm());
         if key.has_signed(proof.algorithm, text, &bytes) && accepted.contains(&used) {
             found = found.or(Some(at));
         }
