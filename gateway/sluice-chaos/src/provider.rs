@@ -1,18 +1,22 @@
 //! A provider of keys and of logins: a JWKS whose keys rotate, WeChat's `code2Session` and what other
-//! platforms have in its place, over HTTP or HTTPS. It can be slow, empty, huge or wrong, and counts who asked.
+//! platforms have in its place, and calls between servers, over HTTP or HTTPS. It can be slow, empty, huge or wrong, and counts who asked.
 //!
-//! Signing tokens is left to `keys`, what a login answers to `login`. The one rule: it is as awkward as
+//! Signing tokens is left to `keys`, what a login answers to `login`, the rest to `server_api`. The one rule: it is as awkward as
 //! the real ones, whose JSON comes as `text/plain` and whose errors come with status 200.
 
 mod keys;
 mod login;
 mod platforms;
+mod push;
+mod server_api;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 
 pub use login::Login;
+pub use push::{PUSH_KEY, PUSH_TOKEN, Push};
+pub use server_api::{CHECK_SESSION, PHONE, Phone, STABLE_TOKEN, encrypt, sha1};
 
 use crate::{
     record::Recorded,
@@ -20,6 +24,7 @@ use crate::{
     watched::Watched,
 };
 use keys::Keys;
+use server_api::Servers;
 
 /// Where the keys are.
 pub const JWKS: &str = "/.well-known/jwks.json";
@@ -60,6 +65,9 @@ struct State {
     fetches: u64,
     exchanges: BTreeMap<String, u64>,
     alipay_key: Vec<u8>,
+    servers: Servers,
+    /// The newest session key of each user.
+    session_keys: BTreeMap<String, String>,
 }
 
 impl Provider {
@@ -81,6 +89,8 @@ impl Provider {
             fetches: 0,
             exchanges: BTreeMap::new(),
             alipay_key: Vec::new(),
+            servers: Servers::default(),
+            session_keys: BTreeMap::new(),
         }));
         let asked = Arc::clone(&state);
         let setup = Recorder::setup().decide(move |request| asked.change(|s| s.answer(request)));
@@ -128,6 +138,56 @@ impl Provider {
         self.state.look(|state| state.exchanges.get(code).copied().unwrap_or(0))
     }
 
+    /// The key of the session that this user got last.
+    pub fn session_key(&self, openid: &str) -> String {
+        self.state.look(|state| state.session_keys.get(openid).cloned().unwrap_or_default())
+    }
+
+    /// How often a token was asked for.
+    pub fn token_calls(&self) -> u64 {
+        self.state.look(|state| state.servers.asked)
+    }
+
+    /// How often of these another one was forced.
+    pub fn forced(&self) -> u64 {
+        self.state.look(|state| state.servers.forced)
+    }
+
+    /// The token that is good, if one was given out.
+    pub fn access_token(&self) -> Option<String> {
+        self.state.look(|state| state.servers.token(APPID))
+    }
+
+    /// Tells of tokens from now on that they are good for so many seconds.
+    pub fn token_life(&self, seconds: i64) {
+        self.state.change(|state| state.servers.life = seconds);
+    }
+
+    /// Another token takes the place of the one that was good, as if somebody else had forced it.
+    pub fn replace_token(&self) {
+        self.state.change(|state| state.servers.replace(APPID));
+    }
+
+    /// Refuses the token from now on that is given out, until another one is forced.
+    pub fn spoil_token(&self) {
+        self.state.change(|state| state.servers.spoilt = true);
+    }
+
+    /// Gives out no token from now on but says this; `None` makes it well again.
+    pub fn refuse_tokens(&self, code: Option<i64>) {
+        self.state.change(|state| state.servers.refuses = code);
+    }
+
+    /// Decides what becomes of the code of a button for phone numbers.
+    pub fn phone(&self, code: &str, phone: Phone) {
+        self.state.change(|state| state.servers.phones.insert(code.to_owned(), phone));
+    }
+
+    /// How often such a code was sent.
+    pub fn phone_calls(&self, code: &str) -> u64 {
+        self.state.look(|state| state.servers.phone_codes.get(code).copied().unwrap_or(0))
+    }
+
     /// Every request.
     pub fn requests(&self) -> Vec<Recorded> {
         self.recorder.requests()
@@ -147,7 +207,10 @@ impl State {
                 Some((platform, asked)) => {
                     ("application/json", self.exchange_at(&platform, &asked))
                 }
-                None => return Answer::new(404),
+                None => match self.servers.answer(request, &self.session_keys) {
+                    Some(said) => ("text/plain", said),
+                    None => return Answer::new(404),
+                },
             },
         };
         let answer = |status: u16, body: Vec<u8>| {
@@ -166,7 +229,12 @@ impl State {
     fn exchange(&mut self, query: &str) -> String {
         let asked = login::Asked::parse(query);
         let used = self.is_used(&asked.code);
-        login::answer(&asked, self.logins.get(&asked.code), used)
+        let login = self.logins.get(&asked.code);
+        let key = login::session_key();
+        if let (Some(Login::Session { openid, .. }), false) = (login, used) {
+            self.session_keys.insert(openid.clone(), key.clone());
+        }
+        login::answer(&asked, login, used, &key)
     }
 
     fn exchange_at(&mut self, platform: &platforms::Platform, asked: &login::Asked) -> String {

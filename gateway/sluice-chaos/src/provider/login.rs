@@ -67,8 +67,15 @@ impl Asked {
     }
 }
 
+/// A new key of somebody's session.
+pub(super) fn session_key() -> String {
+    let key: [u8; 16] = std::array::from_fn(|_| fastrand::u8(..));
+    STANDARD.encode(key)
+}
+
 /// The answer to a question about a code for which this was decided, and which was `used` before or not.
-pub(super) fn answer(asked: &Asked, login: Option<&Login>, used: bool) -> String {
+/// A session has this key.
+pub(super) fn answer(asked: &Asked, login: Option<&Login>, used: bool, key: &str) -> String {
     let error = |code: i64| json!({ "errcode": code, "errmsg": message(code) }).to_string();
     if let Some(mistake) = asked.mistake() {
         return error(mistake);
@@ -79,8 +86,7 @@ pub(super) fn answer(asked: &Asked, login: Option<&Login>, used: bool) -> String
         Some(Login::Says(words)) => words.clone(),
         Some(Login::Session { .. }) if used => error(40163),
         Some(Login::Session { openid, unionid }) => {
-            let key: [u8; 16] = std::array::from_fn(|_| fastrand::u8(..));
-            let mut session = json!({ "openid": openid, "session_key": STANDARD.encode(key) });
+            let mut session = json!({ "openid": openid, "session_key": key });
             if let Some(unionid) = unionid {
                 session["unionid"] = unionid.as_str().into();
             }
