@@ -5,6 +5,7 @@ pub(crate) mod admin;
 pub(crate) mod app;
 pub(crate) mod balance;
 mod breakers;
+mod broker;
 pub(crate) mod connection;
 pub(crate) mod crowd;
 mod expiry;

@@ -1,5 +1,6 @@
 //! Floor 2: what outlives a reload. Cells hold observations only; their rules come with each snapshot.
 
+pub(crate) mod broker;
 pub(crate) mod bulkhead;
 pub(crate) mod decisions;
 pub(crate) mod fetch;

@@ -205,18 +205,42 @@ faults! {
         "A newer login has taken the place of this one.";
     SessionEnded = "session_ended", 401, grpc 16, Client,
         "The session is over; log in again.";
+    PushRefused = "push_refused", 403, grpc 7, Client,
+        "This is not what the platform pushes.";
+    PushOld = "push_old", 403, grpc 7, Client,
+        "The message is too old, or a clock is wrong.";
+    PushInvalid = "push_invalid", 400, grpc 3, Client,
+        "The message cannot be read.";
+    PushUnderWay = "push_under_way", 503, grpc 14, Gateway,
+        "The service has this message and has not answered yet.";
+    OpenDataInvalid = "open_data_invalid", 400, grpc 3, Client,
+        "This takes `raw_data` with `signature`, or `encrypted_data` with `iv`, of a platform that has them.";
+    SessionKeyStale = "session_key_stale", 401, grpc 16, Client,
+        "The data does not fit the session at the platform; log in again, then get it anew.";
+    NoSessionKey = "no_session_key", 401, grpc 16, Client,
+        "Nothing is known of a session at the platform; log in again.";
+    OpenDataForeign = "open_data_foreign", 403, grpc 7, Client,
+        "The data is another app's, or another user's.";
+    OpenDataOld = "open_data_old", 403, grpc 7, Client,
+        "The data is too old; get it anew.";
     SessionStoreDown = "session_store_down", 503, grpc 14, Gateway,
         "Sessions cannot be looked up now; try again later.";
     RevocationUnknown = "revocation_unknown", 503, grpc 14, Gateway,
         "Whether this token was revoked cannot be said now; try again later.";
+    NoAccessToken = "no_access_token", 404, grpc 5, Client,
+        "This app has no access token: its platform gives none, or the gateway has no secret of it.";
+    CallRefused = "call_refused", 403, grpc 7, Client,
+        "This call is not made for services, or not for this one.";
+    CallInvalid = "call_invalid", 400, grpc 3, Client,
+        "The call cannot be passed on as it is.";
     UserBlocked = "user_blocked", 403, grpc 7, Client,
         "The platform does not let this user log in.";
     Misconfigured = "misconfigured", 500, grpc 13, Gateway,
         "The platform refuses the app itself; its operator has to look at it.";
     ProviderBusy = "provider_busy", 503, grpc 14, Upstream,
-        "The platform cannot log anybody in now; get a new code and try again later.";
+        "The platform cannot answer now; try again later, with a new code where there was one.";
     ProviderTimeout = "provider_timeout", 504, grpc 4, Upstream,
-        "The platform did not answer in time; get a new code and try again.";
+        "The platform did not answer in time; try again, with a new code where there was one.";
     // Overload.
     Overloaded = "overloaded", 503, grpc 14, Gateway,
         "The gateway has more requests in progress than it may; try again later.";

@@ -25,6 +25,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use self::audit::Audit;
+pub(super) use self::writes::{bearer, is_from_a_page};
 use super::breakers::{self, Listed};
 use super::scrape;
 use super::shared::Shared;

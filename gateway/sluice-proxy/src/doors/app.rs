@@ -11,7 +11,7 @@ pub use super::input::{Environment, Origin};
 pub use super::reload::Rejected;
 use super::reload::{Reloader, load};
 use super::shared::{Places, Shared, Status};
-use super::{admin, listeners, memory, stop, thread};
+use super::{admin, broker, listeners, memory, stop, thread};
 use crate::base::problem::render;
 use crate::lasting::retained::Retained;
 use crate::lasting::tasks;
@@ -76,6 +76,7 @@ pub fn run(options: Options, started: impl FnOnce(&Started)) -> Result<(), RunEr
     let (shared, facts) = prepare(&options, workers)?;
     let admin = listeners::bind_one(facts.admin, options.takeover)
         .map_err(|error| RunError::Config(format!("admin.address {}: {error}", facts.admin)))?;
+    let broker = bind_broker(&shared, options.takeover)?;
     let threads = start_workers(&shared, workers)?;
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -89,6 +90,14 @@ pub fn run(options: Options, started: impl FnOnce(&Started)) -> Result<(), RunEr
             tracing::error!(%error, "the admin interface is gone");
         }
     })?;
+    if let Some(socket) = broker {
+        let shared = Arc::clone(&shared);
+        std::thread::Builder::new().name("broker".to_owned()).spawn(move || {
+            if let Err(error) = broker::run(shared, socket) {
+                tracing::error!(%error, "the token broker is gone");
+            }
+        })?;
+    }
     let cut = control.block_on(operate(&shared, options, || started(&facts)))?;
     if cut > 0 {
         tracing::warn!(connections = cut, "cut at the end of the grace period");
@@ -101,6 +110,17 @@ pub fn run(options: Options, started: impl FnOnce(&Started)) -> Result<(), RunEr
         let _ = thread.join();
     }
     Ok(())
+}
+
+/// The door for services, where there are some.
+fn bind_broker(shared: &Shared, takeover: bool) -> Result<Option<std::net::TcpListener>, RunError> {
+    let snapshot = shared.live.snapshot();
+    let Some(address) = snapshot.broker.as_ref().and_then(|broker| broker.address) else {
+        return Ok(None);
+    };
+    listeners::bind_one(address, takeover)
+        .map(Some)
+        .map_err(|error| RunError::Config(format!("token_broker.address {address}: {error}")))
 }
 
 /// Takes as many descriptors as the process may have: the soft limit is 1,024 on most systems, for programs

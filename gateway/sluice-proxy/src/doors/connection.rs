@@ -11,6 +11,8 @@ mod http2;
 pub(super) mod proxied;
 mod sniff;
 
+pub(super) use handshake::accept_tls;
+
 use std::rc::Rc;
 use std::sync::Arc;
 

@@ -179,6 +179,10 @@ impl Reloader {
         if old.settings.admin != snapshot.settings.admin {
             tracing::warn!("a change of admin.address needs a restart; the old address stays");
         }
+        let door = |snapshot: &Snapshot| snapshot.broker.as_ref().and_then(|broker| broker.address);
+        if door(&old) != door(&snapshot) {
+            tracing::warn!("a change of token_broker.address needs a restart; the old one stays");
+        }
         let bound = self.bind(&snapshot, false)?;
         if old.settings.files != snapshot.settings.files {
             self.remember(&snapshot);

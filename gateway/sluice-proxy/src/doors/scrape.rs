@@ -2,6 +2,7 @@
 //! adds up shards and never stops a worker.
 
 mod breakers;
+mod broker;
 mod itself;
 mod keys;
 mod login;
@@ -79,6 +80,7 @@ impl Collector for Gateway {
         overload(&self.shared, &snapshot, &mut out);
         keys::sets(&self.shared, &mut out);
         login::logins(&snapshot, &mut out);
+        broker::calls(&self.shared, &snapshot, &mut out);
         config(&self.shared, &snapshot, &mut out);
         itself::process(&self.shared, &mut out);
         out

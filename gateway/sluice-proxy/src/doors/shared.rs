@@ -115,6 +115,8 @@ pub(crate) struct Status {
     pub(crate) writes: AtomicU64,
     pub(crate) writes_refused: AtomicU64,
     pub(crate) writes_denied: AtomicU64,
+    /// Requests to the token broker without its token.
+    pub(crate) broker_denied: AtomicU64,
     /// What was wrong with the last rejected one.
     pub(crate) last_problems: Mutex<String>,
 }

@@ -128,6 +128,7 @@ impl Work<'_> {
             redis: None,
             has_login: false,
             login: None,
+            has_broker: false,
             names: Arc::default(),
             key_sets: Vec::new(),
             lists: Vec::new(),

@@ -13,9 +13,9 @@ use crate::base::units::Secret;
 use crate::base::yaml::Place;
 
 /// Bytes that a token needs.
-const MIN_TOKEN: usize = 32;
+pub(super) const MIN_TOKEN: usize = 32;
 /// And has at most.
-const MAX_TOKEN: usize = 1024;
+pub(super) const MAX_TOKEN: usize = 1024;
 
 /// Where operators and Prometheus look.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -82,7 +82,7 @@ impl Config {
 }
 
 impl Token {
-    fn of(text: &str) -> Self {
+    pub(super) fn of(text: &str) -> Self {
         let digest = digest(&SHA256, text.as_bytes());
         let fingerprint =
             digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();

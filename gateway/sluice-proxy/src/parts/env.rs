@@ -33,6 +33,8 @@ pub(crate) struct Env<'a> {
     /// Whether the config says how people log in, and how.
     pub(crate) has_login: bool,
     pub(crate) login: Option<Arc<Login>>,
+    /// Whether the config says who gets access tokens.
+    pub(crate) has_broker: bool,
     /// Looks up names of hosts.
     pub(crate) names: Arc<Names>,
     /// Issuers of keys so far.
@@ -165,6 +167,7 @@ pub(crate) mod tests {
             redis: None,
             has_login: false,
             login: None,
+            has_broker: false,
             names: Arc::default(),
             key_sets: Vec::new(),
             lists: Vec::new(),

@@ -10,6 +10,7 @@ use sluice_engine::breaker;
 
 use super::env::Env;
 use super::masters::{self, Masters};
+use super::open_data;
 use crate::base::units::Span;
 use crate::base::yaml::Place;
 use crate::lasting::login::flights::Flights;
@@ -55,6 +56,9 @@ pub(crate) struct Config {
     /// A service of ours that knows more of people.
     #[serde(default)]
     user: Option<user::Config>,
+    /// What is believed of a platform's open data.
+    #[serde(default)]
+    open_data: open_data::Config,
     /// Where codes and sessions are kept: `auto` is Redis where one is configured.
     #[serde(default)]
     store: store::Choice,
@@ -63,7 +67,7 @@ pub(crate) struct Config {
     sign_key: Option<masters::Config>,
     /// Keys that what is kept in Redis is sealed with; the first one seals, all of them open.
     #[serde(default)]
-    store_keys: Vec<store::KeyConfig>,
+    pub(crate) store_keys: Vec<store::KeyConfig>,
 }
 
 fn default_timeout() -> Span {
@@ -143,6 +147,7 @@ pub(crate) struct Login {
     pub(crate) stores: store::Stores,
     pub(crate) sessions: sessions::Rules,
     pub(crate) user: Option<user::Service>,
+    pub(crate) open_data: open_data::Rules,
     /// Gateways with equal shares of the limits.
     pub(crate) redis: Option<Arc<Target>>,
 }
@@ -187,6 +192,7 @@ impl Config {
             None => None,
             Some(config) => Some(Arc::new(config.build(&at.field("sign_key"), env)?)),
         };
+        let open_data = self.open_data.build(&at.field("open_data"), env);
         self.check(at, env)?;
         let desk = |app: &Arc<App>| {
             let id = Arc::clone(&app.id);
@@ -219,6 +225,7 @@ impl Config {
             stores: stores?,
             sessions: sessions?,
             user,
+            open_data: open_data?,
             redis: env.redis.clone(),
         }))
     }

@@ -257,13 +257,7 @@ impl Config {
                 if builtin == Builtin::PanicWhenCompiled {
                     panic!("asked for by `builtin: panic_when_compiled`");
                 }
-                if builtin.needs_login() && !env.has_login {
-                    env.problems
-                        .error(&at.field("builtin"), "there is no `login` section that says how")
-                        .help(
-                            "write `login: { keys: [...] }` and `apps: [...]`; see docs/login.md",
-                        );
-                }
+                builtin.check(at, env);
                 Kind::Builtin(builtin)
             }
             None => Kind::Service(Box::new(self.service(name, at, env)?)),

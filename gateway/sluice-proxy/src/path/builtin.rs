@@ -29,6 +29,8 @@ pub(super) async fn serve(
         Builtin::Revoke => login::end::revoke(record, inbound).await,
         Builtin::Jwks => login::keys(record),
         Builtin::Batch => batch::serve(record, inbound).await,
+        Builtin::OpenData => login::open::serve(record, inbound).await,
+        Builtin::PhoneNumber => login::phone::serve(record, inbound).await,
         #[cfg(debug_assertions)]
         #[expect(clippy::panic, reason = "its purpose; debug builds only")]
         Builtin::Panic | Builtin::PanicWhenCompiled => panic!("asked for by `builtin: panic`"),
@@ -62,7 +64,12 @@ pub(super) async fn read_body(
     inbound: &mut Inbound,
     most: usize,
 ) -> Result<Bytes, Fault> {
-    let Some(body) = inbound.body.take() else { return Err(Fault::Internal) };
+    let Some(body) = inbound.body.take() else {
+        // A message that was pushed, and opened.
+        let opened = inbound.rest.take().and_then(|mut rest| rest.take()).ok_or(Fault::Internal)?;
+        let body = Limited::new(opened, most).collect().await;
+        return body.map(|body| body.to_bytes()).map_err(|_| Fault::BodyTooLarge);
+    };
     let limited = Limited::new(body, most).collect();
     let limit = crate::base::clock::deadline(record.cx.started.after(record.cx.peer.body_idle));
     let body = tokio::time::timeout_at(limit, limited)

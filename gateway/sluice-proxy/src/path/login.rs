@@ -24,6 +24,9 @@ use crate::parts::login::{Counter, Login, token};
 pub(super) mod end;
 mod exchange;
 mod grant;
+mod once;
+pub(crate) mod open;
+pub(super) mod phone;
 pub(super) mod refresh;
 mod session;
 mod user;
@@ -138,12 +141,7 @@ fn admit(login: &Arc<Login>, counter: &Counter, asked: &Asked, cx: &Cx) -> Resul
         let retry_after = Some(verdict.retry_after);
         return Err(Refused { fault: Fault::RateLimited, retry_after });
     }
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(counter.app.id.as_bytes());
-    context.update(&[0]);
-    context.update(code.as_bytes());
-    let mut key = Key::default();
-    key.copy_from_slice(context.finish().as_ref());
+    let key = key("", &counter.app.id, code);
     let ours = cx.started.after(login.timeout);
     Ok(Job {
         login: Arc::clone(login),
@@ -153,6 +151,18 @@ fn admit(login: &Arc<Login>, counter: &Counter, asked: &Asked, cx: &Cx) -> Resul
         key,
         deadline: cx.deadline.map_or(ours, |theirs| theirs.min(ours)),
     })
+}
+
+/// What a code of an app is known by.
+fn key(kind: &str, app: &str, code: &str) -> Key {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for text in [kind, app, code] {
+        context.update(text.as_bytes());
+        context.update(&[0]);
+    }
+    let mut key = Key::default();
+    key.copy_from_slice(context.finish().as_ref());
+    key
 }
 
 /// Waits for the exchange, which is begun if nobody has begun it.

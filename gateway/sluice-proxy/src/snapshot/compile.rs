@@ -16,6 +16,7 @@ use crate::base::yaml::{Lookup, Node, Place, Source, parse};
 use crate::lasting::retained::Retained;
 use crate::lasting::telemetry::metrics::{Metrics, RouteSeries};
 use crate::parts::batch;
+use crate::parts::broker::Broker;
 use crate::parts::caller::Callers;
 use crate::parts::env::{Env, Owner, digest};
 use crate::parts::filters::{Filter, KeySource, List};
@@ -67,6 +68,8 @@ pub(crate) struct Snapshot {
     pub(crate) batch: batch::Rules,
     /// Lists of addresses that are watched.
     pub(crate) lists: Vec<Arc<List>>,
+    /// Access tokens of its apps, if they are asked for.
+    pub(crate) broker: Option<Arc<Broker>>,
     pub(crate) settings: Settings,
 }
 
@@ -101,6 +104,7 @@ pub(crate) fn compile(
             redis: None,
             has_login: config.login.is_some() || config.is_broken("login"),
             login: None,
+            has_broker: config.token_broker.is_some() || config.is_broken("token_broker"),
             names: Arc::default(),
             key_sets: Vec::new(),
             lists: Vec::new(),
@@ -146,6 +150,7 @@ impl<'a> Compiler<'a> {
             self.config.method_override.build(&at.field("method_override"), &mut self.env);
         let (settings, login) = (self.settings(&at), self.login(&at));
         let batch = self.config.batch.build(&at.field("batch"), &mut self.env);
+        let broker = self.broker(&at);
         let upstreams = self.upstreams(&at.field("upstreams"));
         let owner = Owner { name: "global".to_owned(), captures: Vec::new() };
         let global = self.filters(&self.config.filters, &at.field("filters"), &owner);
@@ -185,6 +190,7 @@ impl<'a> Compiler<'a> {
             login,
             batch: batch?,
             lists: self.env.lists,
+            broker,
             settings: settings?.watching(self.env.files),
         })
     }
@@ -263,6 +269,14 @@ impl<'a> Compiler<'a> {
         let login = config.build(&built, whole, &at.field("login"), &mut self.env);
         self.env.login.clone_from(&login);
         login
+    }
+
+    /// Who keeps the access tokens of apps.
+    fn broker(&mut self, at: &Place<'_>) -> Option<Arc<Broker>> {
+        let config = self.config.token_broker.as_ref()?;
+        let keys = self.config.login.as_ref().map_or(&[][..], |login| &login.store_keys);
+        let apps = (&self.config.apps[..], !self.config.is_broken("apps"));
+        config.build(apps, keys, (&at.field("token_broker"), &at.field("apps")), &mut self.env)
     }
 
     /// Every method that some route names.

@@ -15,8 +15,9 @@ use crate::parts::filters::Declared;
 use crate::parts::profile::{Profile, signature};
 use crate::parts::version_gate;
 use crate::parts::{
-    admin, apps, batch, breaker, bulkhead, caller, fallback, listener, login, method_override,
-    overload, prefetch, proxies, redis, repeats, routing, static_files, upstream, websocket,
+    admin, apps, batch, breaker, broker, bulkhead, caller, fallback, listener, login,
+    method_override, overload, prefetch, proxies, redis, repeats, routing, static_files, upstream,
+    websocket,
 };
 
 /// The route table. Unknown keys are refused; keys that begin with `x-` are free for anchors.
@@ -86,6 +87,9 @@ pub(crate) struct Config {
     /// How large batches of calls may be, for `builtin: batch`.
     #[serde(default)]
     pub(crate) batch: batch::Config,
+    /// Access tokens of the apps, for services.
+    #[serde(default)]
+    pub(crate) token_broker: Option<broker::Config>,
     /// What the gateway takes on at most.
     #[serde(default)]
     pub(crate) overload: overload::Config,
@@ -309,6 +313,8 @@ struct Keys {
     #[serde(default)]
     batch: IgnoredAny,
     #[serde(default)]
+    token_broker: IgnoredAny,
+    #[serde(default)]
     overload: IgnoredAny,
     #[serde(default)]
     shutdown: IgnoredAny,
@@ -362,6 +368,7 @@ impl Config {
             redis: sections.read("redis", redis::Config::default),
             login: sections.read("login", || None),
             batch: sections.read("batch", batch::Config::default),
+            token_broker: sections.read("token_broker", || None),
             overload: sections.read("overload", overload::Config::default),
             shutdown: sections.read("shutdown", Shutdown::default),
             allow_shrink: sections.read("allow_shrink", || false),

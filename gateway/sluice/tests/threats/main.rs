@@ -15,6 +15,7 @@ mod logins;
 mod machine;
 mod names;
 mod operators;
+mod platform;
 mod secrets;
 mod services;
 mod signatures;
@@ -35,6 +36,7 @@ const PARTS: [(&str, &[Row]); 11] = [
     ("Operators", operators::ROWS),
     ("Limits, and Redis", limits::ROWS),
     ("Logging in", logins::ROWS),
+    ("What platforms say", platform::ROWS),
     ("Secrets and logs", secrets::ROWS),
     ("Signatures and keys", signatures::ROWS),
     ("The machine", machine::ROWS),

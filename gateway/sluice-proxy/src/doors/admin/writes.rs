@@ -166,11 +166,11 @@ fn unknown() -> (StatusCode, String) {
 }
 
 /// What browsers say of every request that a page makes, and nobody else.
-fn is_from_a_page(headers: &HeaderMap) -> bool {
+pub(in crate::doors) fn is_from_a_page(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site")
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+pub(in crate::doors) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut shown = headers.get_all(AUTHORIZATION).iter();
     let only = shown.next().filter(|_| shown.next().is_none())?;
     only.as_bytes().strip_prefix(b"Bearer ")

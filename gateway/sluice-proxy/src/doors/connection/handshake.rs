@@ -71,6 +71,14 @@ pub(super) async fn shake(
         .ok()
 }
 
+/// Shakes hands with somebody who is no client of a route. `None` if nothing came of it.
+pub(crate) async fn accept_tls(
+    certificates: &Certificates,
+    stream: TcpStream,
+) -> Option<TlsStream<TcpStream>> {
+    accept(certificates, stream).await.ok().map(|(stream, _)| stream)
+}
+
 type Failed = (Handshake, Option<io::Error>);
 
 async fn accept(

@@ -92,7 +92,8 @@ pub(crate) fn build(
     }
 }
 
-fn ring_of(keys: &[KeyConfig], at: &Place<'_>, env: &mut Env<'_>) -> Option<Ring> {
+/// The keys that seal and open.
+pub(crate) fn ring_of(keys: &[KeyConfig], at: &Place<'_>, env: &mut Env<'_>) -> Option<Ring> {
     if keys.is_empty() {
         env.problems
             .error(at, "what is kept in Redis is sealed, and needs a key")

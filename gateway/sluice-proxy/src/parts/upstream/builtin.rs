@@ -3,6 +3,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::base::yaml::Place;
+use crate::parts::env::Env;
+
 /// Services inside the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -23,6 +26,10 @@ pub(crate) enum Builtin {
     Jwks,
     /// Makes the calls of a batch, as `batch` says.
     Batch,
+    /// Verifies and decrypts open data of the platform with the key of the caller's session.
+    OpenData,
+    /// Exchanges the code of a button for the caller's phone number, by the access token of `token_broker`.
+    PhoneNumber,
     /// Panics, to see that a panic costs its own request only; not in release builds.
     #[cfg(debug_assertions)]
     #[schemars(skip)]
@@ -34,7 +41,29 @@ pub(crate) enum Builtin {
 }
 
 impl Builtin {
-    pub(super) fn needs_login(self) -> bool {
-        matches!(self, Self::Login | Self::Refresh | Self::Logout | Self::Revoke | Self::Jwks)
+    fn needs_login(self) -> bool {
+        use Builtin::{Jwks, Login, Logout, OpenData, PhoneNumber, Refresh, Revoke};
+        matches!(self, Login | Refresh | Logout | Revoke | Jwks | OpenData | PhoneNumber)
+    }
+
+    /// Records what it needs and the config does not have.
+    pub(super) fn check(self, at: &Place<'_>, env: &mut Env<'_>) {
+        let at = at.field("builtin");
+        if self.needs_login() && !env.has_login {
+            env.problems
+                .error(&at, "there is no `login` section that says how")
+                .help("write `login: { keys: [...] }` and `apps: [...]`; see docs/login.md");
+        }
+        if self == Self::PhoneNumber && !env.has_broker {
+            env.problems
+                .error(&at, "there is no `token_broker` that has access tokens")
+                .help("write `token_broker: {}`; see docs/token-broker.md");
+        }
+        let lasting = env.login.as_ref().map(|login| login.stores.lasting.is_some());
+        if matches!(self, Self::OpenData | Self::PhoneNumber) && lasting == Some(false) {
+            env.problems
+                .error(&at, "sessions are kept nowhere, and their keys with them")
+                .help("write `redis: { url: ... }`, or `store: memory` under `login`");
+        }
     }
 }

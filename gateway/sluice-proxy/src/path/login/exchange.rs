@@ -5,10 +5,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Request;
 use sluice_engine::breaker;
 
+use super::once::{self, Tried};
 use super::{Job, MINUTE, busy, grant};
 use crate::base::clock::{self, Moment};
 use crate::base::fault::Fault;
@@ -17,33 +17,21 @@ use crate::lasting::fetch::{Client, Failure, Limits, Url};
 use crate::lasting::link::Tls;
 use crate::lasting::login::flights::{Refused, Settled};
 use crate::lasting::login::{By, Outcome};
-use crate::lasting::vault::Vault;
 use crate::parts::login::app::Platform;
 use crate::parts::provider::exchange::{Asked, Identity, Sign};
 use crate::parts::provider::signer;
 
-/// How long what became of a code is remembered; platforms forget a code after 5 minutes.
-const REMEMBERED: Duration = Duration::from_secs(300);
-/// How often it is looked whether another gateway has an answer.
-const LOOK: Duration = Duration::from_millis(25);
 /// Longest wait for a place among the exchanges, and for a connection.
 const PLACE: Duration = Duration::from_millis(300);
 const CONNECT: Duration = Duration::from_millis(1000);
 /// Bytes of a platform's answer.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// What came of trying.
-enum Tried {
-    /// The code is spent.
-    Sent(Settled),
-    /// It is as good as before.
-    Unsent(Refused),
-}
-
 /// Makes the exchange, or finds out what came of it before.
 pub(super) async fn run(job: Job) -> Settled {
-    let name = name(&job);
-    let (settled, fresh) = settle(&job, &name).await;
+    let (name, stores) = (once::name("login", &job.key), &job.login.stores);
+    let attempt = async || attempt(&job).await;
+    let (settled, fresh) = once::settle(stores, &name, job.deadline, attempt).await;
     let outcome = match &settled {
         Ok(_) if fresh => Outcome::Ok,
         Ok(_) => Outcome::Replayed,
@@ -51,53 +39,6 @@ pub(super) async fn run(job: Job) -> Settled {
     };
     job.counter.desk.note(outcome);
     settled
-}
-
-/// What becomes of the code, and whether this is news.
-async fn settle(job: &Job, name: &str) -> (Settled, bool) {
-    let stores = &job.login.stores;
-    if let Some(settled) = recall(&stores.here, name).await {
-        return (settled, false);
-    }
-    let Some(shared) = &stores.shared else {
-        return (finish(job, name, None).await, true);
-    };
-    loop {
-        match shared.put_new(name, PENDING, REMEMBERED).await {
-            Ok(true) => return (finish(job, name, Some(shared)).await, true),
-            // Without Redis the platform is who knows that a code is good only once.
-            Err(_) => return (finish(job, name, None).await, true),
-            Ok(false) => {}
-        }
-        if let Some(settled) = recall(shared, name).await {
-            return (settled, false);
-        }
-        if clock::now().after(LOOK) >= job.deadline {
-            // Another gateway has sent it, and may never say what came of it.
-            return (Err(Fault::ProviderTimeout.into()), false);
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-async fn finish(job: &Job, name: &str, claimed: Option<&Vault>) -> Settled {
-    match attempt(job).await {
-        Tried::Sent(settled) => {
-            let kept = keep(&settled);
-            // What cannot be kept is asked for again, and the platform says that the code was used.
-            let _ = job.login.stores.here.put(name, &kept, REMEMBERED).await;
-            if let Some(shared) = claimed {
-                let _ = shared.put(name, &kept, REMEMBERED).await;
-            }
-            settled
-        }
-        Tried::Unsent(refused) => {
-            if let Some(shared) = claimed {
-                let _ = shared.remove(name).await;
-            }
-            Err(refused)
-        }
-    }
 }
 
 async fn attempt(job: &Job) -> Tried {
@@ -278,39 +219,4 @@ impl Drop for Ticket<'_> {
 fn tell(job: &Job, transition: breaker::Transition) {
     let (app, to, why) = (&job.counter.app.id, transition.to, transition.why);
     tracing::warn!(%app, ?to, ?why, "the breaker of a platform has changed");
-}
-
-// === What is kept of a code ===
-
-/// Somebody has it.
-const PENDING: &[u8] = b"p";
-
-/// Of a code nothing is kept but a digest.
-fn name(job: &Job) -> String {
-    let hex: String = job.key.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sluice:login:code:{{{hex}}}")
-}
-
-fn keep(settled: &Settled) -> Vec<u8> {
-    match settled {
-        Ok(body) => [b"o", &body[..]].concat(),
-        Err(refused) => {
-            let seconds = refused.retry_after.map_or(0, |after| after.as_secs());
-            format!("f{} {seconds}", refused.fault.reason()).into_bytes()
-        }
-    }
-}
-
-async fn recall(vault: &Vault, name: &str) -> Option<Settled> {
-    let kept = vault.get(name).await.ok()??;
-    match kept.plain.split_first()? {
-        (b'o', body) => Some(Ok(Bytes::copy_from_slice(body))),
-        (b'f', text) => {
-            let (reason, seconds) = std::str::from_utf8(text).ok()?.split_once(' ')?;
-            let fault = Fault::ALL.iter().copied().find(|fault| fault.reason() == reason)?;
-            let seconds = seconds.parse().ok().filter(|seconds| *seconds > 0);
-            Some(Err(Refused { fault, retry_after: seconds.map(Duration::from_secs) }))
-        }
-        _ => None,
-    }
 }

@@ -41,7 +41,7 @@ pub(super) struct Session {
     pub(super) union_id: Option<String>,
     /// The platform's key; never leaves the store but to be used here.
     #[serde(serialize_with = "told")]
-    session_key: Option<Secret>,
+    pub(super) session_key: Option<Secret>,
     pub(super) uid: Option<String>,
     pub(super) version: u64,
     pub(super) claims: Map<String, Value>,

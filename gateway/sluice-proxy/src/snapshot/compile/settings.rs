@@ -16,6 +16,7 @@ use crate::lasting::resolver::Names;
 use crate::lasting::telemetry::access::Output;
 use crate::lasting::telemetry::privacy;
 use crate::parts::admin::Token;
+use crate::parts::broker;
 use crate::parts::filters::Declared;
 use crate::parts::overload::Overload;
 use crate::parts::upstream::discovery;
@@ -154,9 +155,19 @@ impl Compiler<'_> {
     /// Routes must not lead to the operators' pages.
     fn apart(&mut self, at: &Place<'_>) {
         let admin = self.config.admin.address;
+        let broker = self.config.token_broker.as_ref().and_then(broker::Config::door);
         for (name, upstream) in &self.config.upstreams {
             let endpoints = at.field(name).field("endpoints");
             for (index, endpoint) in upstream.endpoints().iter().enumerate() {
+                if broker.is_some_and(|broker| endpoint.leads_to(broker)) {
+                    self.env
+                        .problems
+                        .error(
+                            &endpoints.index(index).field("address"),
+                            "this is the address of the token broker, which is for services only",
+                        )
+                        .help("write the address of a service");
+                }
                 if endpoint.leads_to(admin) {
                     self.env
                         .problems

@@ -1,0 +1,152 @@
+//! One call to a platform from the gateway's side: under the app's breaker, for one of its places, to its
+//! addresses in turn. The one rule: where a call may have had an effect, another address is asked only while
+//! nothing was sent.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response};
+use sluice_engine::breaker;
+
+use super::App;
+use crate::base::clock::{self, Moment};
+use crate::base::fault::Fault;
+use crate::lasting::fetch::{Client, Failure, Limits, Url};
+use crate::lasting::link::Tls;
+use crate::lasting::login::flights::Refused;
+
+/// Longest wait for a place among the calls, and for a connection.
+const PLACE: Duration = Duration::from_millis(300);
+const CONNECT: Duration = Duration::from_secs(1);
+
+/// What is asked.
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    /// Path and query, with the token.
+    pub(crate) target: zeroize::Zeroizing<String>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// It may be made twice.
+    pub(crate) again: bool,
+    /// Bytes of the answer at most.
+    pub(crate) most: usize,
+    pub(crate) deadline: Moment,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unanswered {
+    pub(crate) refused: Refused,
+    /// The platform may have had the call.
+    pub(crate) sent: bool,
+}
+
+impl App {
+    /// Makes a call; its answer, whatever that says.
+    pub(crate) async fn call(&self, call: &Call) -> Result<Response<Bytes>, Unanswered> {
+        let unsent = |refused| Unanswered { refused, sent: false };
+        let waits = clock::now().after(PLACE).min(call.deadline);
+        let desk = &self.cell.desk;
+        let Some(_place) = desk.place(self.at_once, waits).await else {
+            return Err(unsent(busy(Duration::from_secs(1))));
+        };
+        let admitted = desk.breaker.admit(&self.breaker, clock::now(), fastrand::u64(..));
+        let admission = admitted.map_err(|refusal| unsent(busy(refusal.retry_after)))?;
+        if let Some(transition) = admission.transition {
+            self.tell(transition);
+        }
+        let began = clock::now();
+        let ticket = Ticket { app: self, ticket: Some(admission.ticket), began };
+        let answer = self.ask(call).await;
+        desk.timed(clock::now().saturating_since(began));
+        ticket.record(match &answer {
+            Ok(answer) if answer.status().is_server_error() => breaker::Outcome::Failure(0),
+            Ok(_) => breaker::Outcome::Success,
+            Err(_) => breaker::Outcome::Failure(0),
+        });
+        answer
+    }
+
+    async fn ask(&self, call: &Call) -> Result<Response<Bytes>, Unanswered> {
+        let mut last = Unanswered { refused: busy(Duration::from_secs(1)), sent: false };
+        for base in &self.bases {
+            let total = call.deadline.saturating_since(clock::now());
+            if total.is_zero() {
+                last.refused = Fault::ProviderTimeout.into();
+                break;
+            }
+            let Some(url) = base.with_target(&call.target) else {
+                return Err(Unanswered { refused: Fault::PathInvalid.into(), sent: false });
+            };
+            let mut request = Request::new(call.body.clone());
+            request.method_mut().clone_from(&call.method);
+            request.headers_mut().clone_from(&call.headers);
+            let limits = Limits { connect: CONNECT, total, body: call.most };
+            let sent = AtomicBool::new(false);
+            let failure = match self.client(&url, limits).ask_noting(&url, request, &sent).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            let sent = sent.load(Ordering::Relaxed);
+            tracing::warn!(app = %self.id, host = url.host(), %failure, sent, "a call to the platform failed");
+            let fault = match failure {
+                Failure::Timeout => Fault::ProviderTimeout,
+                _ => Fault::ProviderBusy,
+            };
+            let retry_after = Some(Duration::from_secs(1));
+            last = Unanswered { refused: Refused { fault, retry_after }, sent: last.sent || sent };
+            if sent && !call.again {
+                break;
+            }
+        }
+        Err(last)
+    }
+
+    fn client(&self, url: &Url, limits: Limits) -> Client {
+        let name = rustls::pki_types::ServerName::try_from(url.host().to_owned()).ok();
+        let tls = name
+            .filter(|_| url.is_secure())
+            .map(|server_name| Tls { config: std::sync::Arc::clone(&self.tls), server_name });
+        Client { names: std::sync::Arc::clone(&self.names), tls, limits }
+    }
+
+    fn tell(&self, transition: breaker::Transition) {
+        let (to, why) = (transition.to, transition.why);
+        tracing::warn!(app = %self.id, ?to, ?why, "the breaker of a platform's calls has changed");
+    }
+}
+
+pub(crate) fn busy(retry_after: Duration) -> Refused {
+    Refused { fault: Fault::ProviderBusy, retry_after: Some(retry_after) }
+}
+
+/// A breaker's ticket, which comes back even if the call is given up.
+struct Ticket<'a> {
+    app: &'a App,
+    ticket: Option<breaker::Ticket>,
+    began: Moment,
+}
+
+impl Ticket<'_> {
+    fn record(mut self, outcome: breaker::Outcome) {
+        self.give_back(outcome);
+    }
+
+    fn give_back(&mut self, outcome: breaker::Outcome) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let now = clock::now();
+        let report = breaker::Report { outcome, took: now.saturating_since(self.began), id: 0 };
+        let cell = &self.app.cell.desk.breaker;
+        let changed = cell.record(&self.app.breaker, now, ticket, &report, fastrand::u64(..));
+        if let Some(transition) = changed {
+            self.app.tell(transition);
+        }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.give_back(breaker::Outcome::Ignored);
+    }
+}
