@@ -8,6 +8,7 @@ pub(crate) mod login;
 pub(crate) mod overload;
 mod permit;
 pub(crate) mod pipeline;
+mod push;
 pub(crate) mod record;
 mod remaining;
 pub(crate) mod survey;

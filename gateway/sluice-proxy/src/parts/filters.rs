@@ -22,6 +22,7 @@ mod headers;
 mod ip_rules;
 mod jwt;
 mod landing;
+pub(crate) mod message_push;
 mod rate_limit;
 mod redirect;
 mod request_id;
@@ -149,6 +150,7 @@ filters! {
     Identify jwt::Jwt "jwt",
     Identify api_key::ApiKey "api_key",
     Identify signature::Signature "signature",
+    Identify message_push::MessagePush "message_push",
     Limit rate_limit::RateLimit "rate_limit",
     Authorise authz::Authz "authz",
     Shape headers::Headers "headers",
@@ -199,6 +201,14 @@ impl Filter {
     pub(crate) fn as_jwt(&self) -> Option<&jwt::Jwt> {
         match self {
             Self::Jwt(jwt) => Some(jwt),
+            _ => None,
+        }
+    }
+
+    /// The filter as one of pushed messages.
+    pub(crate) fn as_push(&self) -> Option<&message_push::MessagePush> {
+        match self {
+            Self::MessagePush(push) => Some(push),
             _ => None,
         }
     }

@@ -64,12 +64,7 @@ pub(super) async fn read_body(
     inbound: &mut Inbound,
     most: usize,
 ) -> Result<Bytes, Fault> {
-    let Some(body) = inbound.body.take() else {
-        // A message that was pushed, and opened.
-        let opened = inbound.rest.take().and_then(|mut rest| rest.take()).ok_or(Fault::Internal)?;
-        let body = Limited::new(opened, most).collect().await;
-        return body.map(|body| body.to_bytes()).map_err(|_| Fault::BodyTooLarge);
-    };
+    let Some(body) = inbound.body.take() else { return Err(Fault::Internal) };
     let limited = Limited::new(body, most).collect();
     let limit = crate::base::clock::deadline(record.cx.started.after(record.cx.peer.body_idle));
     let body = tokio::time::timeout_at(limit, limited)

@@ -16,6 +16,7 @@ use sluice_engine::matcher::{self, Found, Match};
 use sluice_engine::mini::Client;
 
 use super::admission::{self, Admitted, Wants};
+use super::push::{self, Pushed};
 use super::record::{Inbound, Record};
 use super::worker::{View, Worker};
 use super::{builtin, overload, target};
@@ -27,6 +28,7 @@ use crate::base::inlet::{Ahead, Inlet};
 use crate::base::respond;
 use crate::lasting::telemetry::metrics;
 use crate::parts::contract::{Choice, ServiceContract};
+use crate::parts::filters::message_push::MessagePush;
 use crate::parts::filters::{Flow, check_announced, preflight};
 use crate::parts::upstream::{Kind, Upstream};
 use crate::parts::version_gate::Verdict;
@@ -348,6 +350,11 @@ async fn ask(
     if let Some(limit) = record.cx.body_limit {
         check_announced(&inbound.head, limit)?;
     }
+    let push = route.push.and_then(|at| route.chain.get(at)).and_then(|filter| filter.as_push());
+    if let Some(push) = push {
+        // Rare, and large: a request in progress should not carry its state.
+        return Box::pin(pass_on(push, record, route, upstream, inbound, wants)).await;
+    }
     match &upstream.kind {
         Kind::Builtin(kind) => Box::pin(builtin::serve(*kind, record, inbound)).await,
         // Rare, and large: a request in progress should not carry its state.
@@ -378,6 +385,28 @@ async fn fetch(
 /// When an answer that is read here has to be there.
 fn latest(record: &Record, route: &Route) -> Moment {
     record.cx.started.after(route.total.unwrap_or(record.cx.peer.body_idle))
+}
+
+/// Opens a pushed message for the service.
+async fn pass_on(
+    push: &MessagePush,
+    record: &mut Record,
+    route: &Route,
+    upstream: &Upstream,
+    inbound: &mut Inbound,
+    wants: Wants,
+) -> Result<Response<Body>, Fault> {
+    let message = match push::open(push, record, inbound).await? {
+        Pushed::Answer(answer) => return Ok(answer),
+        Pushed::New(message) => message,
+    };
+    let answer = match &upstream.kind {
+        Kind::Builtin(kind) => builtin::serve(*kind, record, inbound).await,
+        Kind::Service(service) => {
+            target::ask(record, route, upstream, service, inbound, wants).await
+        }
+    };
+    push::close(push, &message, record, answer).await
 }
 
 /// Renders a failure, walks back through the filters that were passed, and hands the record to the

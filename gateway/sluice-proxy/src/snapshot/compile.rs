@@ -141,11 +141,7 @@ impl<'a> Compiler<'a> {
         self.bounds(&at)?;
         let listeners = self.listeners(&at.field("listeners"));
         let apps = self.apps(&at);
-        let proxies = proxies::build(
-            &self.config.trusted_proxies,
-            &at.field("trusted_proxies"),
-            &mut self.env,
-        );
+        let proxies = self.proxies(&at.field("trusted_proxies"));
         let overrides =
             self.config.method_override.build(&at.field("method_override"), &mut self.env);
         let (settings, login) = (self.settings(&at), self.login(&at));
@@ -246,6 +242,10 @@ impl<'a> Compiler<'a> {
         }
         (!listeners.is_empty() && listeners.len() == self.config.listeners.len())
             .then_some(listeners)
+    }
+
+    fn proxies(&mut self, at: &Place<'_>) -> Option<Proxies> {
+        proxies::build(&self.config.trusted_proxies, at, &mut self.env)
     }
 
     fn upstreams(&mut self, at: &Place<'_>) -> BTreeMap<String, Arc<Upstream>> {

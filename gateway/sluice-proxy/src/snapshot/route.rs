@@ -26,6 +26,8 @@ pub(crate) struct Route {
     pub(crate) chain: Vec<Arc<Filter>>,
     /// How many of them guard: what they let through is asked whether it is an app that is served.
     pub(crate) guards: usize,
+    /// Where in the chain stands who opens pushed messages.
+    pub(crate) push: Option<usize>,
     /// Which pool of the service fits which build of a client.
     pub(crate) contract: Option<Arc<ServiceContract>>,
     /// Tells the service who is calling.
@@ -91,6 +93,7 @@ impl Route {
             id: id.into(),
             guards: guards(&chain),
             reads_body: chain.iter().any(|filter| filter.reads_body()),
+            push: None,
             outline: Outline {
                 hosts: Vec::new(),
                 path: String::new(),
@@ -123,11 +126,12 @@ impl Route {
     }
 
     /// Sorts a chain by stage; within a stage the order of the config stays. Of several caps on the
-    /// body, and of several rules for other origins, the last one counts, which is the route's own
+    /// body, several rules for other origins, and several who open messages, the last one counts, which is the route's own
     /// before its group's and the global one.
     pub(crate) fn sorted(mut chain: Vec<Arc<Filter>>) -> Vec<Arc<Filter>> {
         keep_last(&mut chain, Filter::caps_body);
         keep_last(&mut chain, |filter| filter.as_cors().is_some());
+        keep_last(&mut chain, |filter| filter.as_push().is_some());
         chain.sort_by_key(|filter| filter.stage());
         chain
     }
@@ -136,6 +140,11 @@ impl Route {
 /// How many filters of a sorted chain stand before anybody is identified.
 pub(crate) fn guards(chain: &[Arc<Filter>]) -> usize {
     chain.partition_point(|filter| filter.stage() <= Stage::Guard)
+}
+
+/// Where in a sorted chain stands who opens pushed messages.
+pub(crate) fn push(chain: &[Arc<Filter>]) -> Option<usize> {
+    chain.iter().position(|filter| filter.as_push().is_some())
 }
 
 /// Keeps only the last of the filters of one kind.

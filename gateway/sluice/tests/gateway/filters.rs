@@ -9,6 +9,7 @@ mod jwks;
 mod jwt;
 mod key_files;
 mod lists;
+mod message_push;
 mod odd_bytes;
 mod rate_limit;
 mod refuse;

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 /// Its id, what happens, and what the gateway does about it.
 type Row = (&'static str, &'static str, &'static str);
 
-const PARTS: [(&str, &[Row]); 11] = [
+const PARTS: [(&str, &[Row]); 12] = [
     ("Clients over HTTP/1", client::ROWS),
     ("Clients over HTTP/2", http2::ROWS),
     ("TLS, header fields, paths, tunnels", names::ROWS),
@@ -125,7 +125,8 @@ fn read(text: &str, file: &str, shown: &mut Shown) {
 fn id(word: &str) -> Option<String> {
     let (family, number) = word.split_once('-')?;
     let known = [
-        "A", "H1", "H2", "T", "HD", "P", "W", "U", "V", "S", "E", "G", "F", "Z", "J", "K", "L", "X",
+        "A", "H1", "H2", "T", "HD", "P", "W", "U", "V", "S", "E", "G", "F", "Z", "J", "K", "L",
+        "O", "X",
     ];
     let family = family.to_ascii_uppercase();
     let number = Some(number).filter(|n| n.len() == 2 && n.bytes().all(|b| b.is_ascii_digit()))?;

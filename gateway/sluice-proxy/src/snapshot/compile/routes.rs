@@ -16,7 +16,7 @@ use crate::parts::env::Owner;
 use crate::parts::filters::{Declared, Filter};
 use crate::parts::upstream::{Builtin, Kind, Service, Upstream};
 use crate::snapshot::config::{self, Config};
-use crate::snapshot::route::{Outline, Route, guards};
+use crate::snapshot::route::{Outline, Route, guards, push};
 
 /// A group's compiled filters.
 pub(super) struct Group<'a> {
@@ -188,6 +188,7 @@ impl<'a> Compiler<'a> {
             id: declared.id.as_str().into(),
             guards: guards(&chain),
             reads_body: chain.iter().any(|filter| filter.reads_body()),
+            push: push(&chain),
             chain,
             teller: None,
             contract: None,
