@@ -41,7 +41,7 @@ pub(crate) const ROWS: &[Row] = &[
         "K-07",
         "signatures that cover neither method nor target",
         "the config is refused, and so is the request. Tencent's pairs of keys cover header fields only, by \
-         their nature",
+         their nature; `check` warns",
     ),
     (
         "K-08",

@@ -165,3 +165,51 @@ async fn without_a_session_the_key_is_the_tokens_own() {
     gateway.daemon.wait_for_output("nobody hands out keys to sign with").await;
     assert_eq!(client.call(&gateway, "nonce-0123456789-b").await.status, 200);
 }
+
+/// The signature of a batch is about the batch; a call to a route that wants one has its own, over itself.
+#[tokio::test]
+async fn a_call_of_a_batch_is_signed_by_itself() {
+    let provider = Provider::start();
+    provider.decide("good", Login::session("o-1", None));
+    let config = signed(&provider, &in_memory(&format!("master_secret: {MASTER}")))
+        .replace("match: { path: /orders }", "match: { path: /orders }\n    batch: all")
+        .replace("  echo: {", "  batch: { builtin: batch }\n  echo: {");
+    let batch = "  - { id: batch, match: { path: /batch }, upstream: batch, filters: [ { jwt: { issuer: login } }, { signature: { scheme: session } } ] }\n";
+    let gateway = Gateway::start_with(&format!("{config}{batch}"), setup()).await;
+    let client = Client::of(&log_in(&gateway, "good").await);
+    let mark = |target: &str, body: &str, nonce: &str| {
+        let lines = client.sign(target, body, nonce);
+        lines.split("X-MP-Sign: ").nth(1).unwrap().trim().to_owned()
+    };
+    // The gaps in this body are signed too.
+    let order = r#"{ "order":  7 }"#;
+    let (right, stale) =
+        (mark("/orders", order, "nonce-0123456789-1"), mark("/orders", "{}", "nonce-0123456789-2"));
+    let call = |id: &str, headers: &str| {
+        format!(
+            r#"{{"id":"{id}","method":"POST","path":"/orders","headers":{headers},"body":{order}}}"#
+        )
+    };
+    let calls = [
+        call("right", &format!(r#"{{"X-MP-Sign":"{right}"}}"#)),
+        call("none", "{}"),
+        call("stale", &format!(r#"{{"X-MP-Sign":"{stale}"}}"#)),
+    ];
+    let body = format!(r#"{{"requests":[{}]}}"#, calls.join(","));
+    let lines = client.sign("/batch", &body, "nonce-0123456789-3");
+    let lines = format!("Content-Type: application/json\r\n{lines}");
+    let answer = send(&gateway, "/batch", &lines, &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let said = answer.json()["responses"].clone();
+    assert_eq!((&said[0]["status"], &said[0]["body"]["body"]), (&200.into(), &order.into()));
+    assert_eq!(said[1]["body"]["reason"], "signature_missing");
+    assert_eq!(said[2]["body"]["reason"], "signature_invalid");
+    let again = send(&gateway, "/batch", &lines, &body).await;
+    assert_eq!(reason(&again).1, "replayed", "the batch as a whole");
+    // In a batch of its own the call that has passed is the same request again.
+    let body = format!(r#"{{"requests":[{}]}}"#, calls[0]);
+    let lines = client.sign("/batch", &body, "nonce-0123456789-4");
+    let lines = format!("Content-Type: application/json\r\n{lines}");
+    let again = send(&gateway, "/batch", &lines, &body).await;
+    assert_eq!(again.json()["responses"][0]["body"]["reason"], "replayed");
+}

@@ -193,6 +193,14 @@ impl Config {
         let scheme = self.scheme(at, env);
         let keys = self.keys(at, env);
         let scheme = scheme?;
+        if scheme == Scheme::Hmac(Dialect::Tencent) {
+            env.problems
+                .warn(
+                    &at.field("dialect"),
+                    "a signature of `tencent` is good for every method and path",
+                )
+                .help("let clients change over to `tencent-app`, which covers them");
+        }
         let algorithms = self.algorithms(scheme, at, env);
         let required = self.required(scheme, at, env);
         let nonce_header = self.nonce(scheme, at, env);
