@@ -203,7 +203,6 @@ async fn what_is_revoked_on_one_gateway_is_refused_by_all_within_a_second() {
     for body in [format!(r#"{{"jti":"{jti}"}}"#), format!(r#"{{"sub":"{sub}"}}"#)] {
         assert_eq!(call(&one, "/internal/revoke", admin, &body).await.status, 200, "{body}");
     }
-    let began = Instant::now();
     for token in &tokens[..4] {
         assert_eq!(reason(&one, &token.access).await.as_deref(), Some("token_revoked"));
         eventually("the other gateway to hear of it", async || {
@@ -211,9 +210,21 @@ async fn what_is_revoked_on_one_gateway_is_refused_by_all_within_a_second() {
         })
         .await;
     }
-    // A busy machine may take its time; the promise is a second.
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(reason(&two, admin).await, None);
+    // A busy machine may take its time now and then: one round of three has to do.
+    let mut rounds = Vec::new();
+    while rounds.len() < 3 && !rounds.iter().any(|took| *took <= Duration::from_secs(1)) {
+        let token = log_in(&one, &provider, "o-5", "").await;
+        assert_eq!(reason(&two, &token.access).await, None);
+        assert_eq!(call(&one, "/auth/logout", &token.access, "").await.status, 200);
+        let began = Instant::now();
+        eventually("the other gateway to hear of it", async || {
+            reason(&two, &token.access).await.as_deref() == Some("token_revoked")
+        })
+        .await;
+        rounds.push(began.elapsed());
+    }
+    assert!(rounds.iter().any(|took| *took <= Duration::from_secs(1)), "{rounds:?}");
     for token in [&tokens[0], &tokens[2], &tokens[3]] {
         assert_eq!(refresh(&two, &token.refresh).await.status, 401);
     }
