@@ -21,6 +21,7 @@ pub(crate) mod masters;
 pub(crate) mod method_override;
 pub(crate) mod open_data;
 pub(crate) mod overload;
+pub(crate) mod platform_breaker;
 pub(crate) mod prefetch;
 pub(crate) mod profile;
 pub(crate) mod provider;

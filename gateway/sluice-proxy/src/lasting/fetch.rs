@@ -164,6 +164,19 @@ impl fmt::Debug for Url {
 // === impl Client ===
 
 impl Client {
+    /// A client for `url`, with `tls` where that is https; it verifies the name in it.
+    pub(crate) fn of(
+        url: &Url,
+        names: &Arc<Names>,
+        tls: Option<&Arc<rustls::ClientConfig>>,
+        limits: Limits,
+    ) -> Self {
+        let name = rustls::pki_types::ServerName::try_from(url.host().to_owned()).ok();
+        let tls = tls.filter(|_| url.secure).zip(name);
+        let tls = tls.map(|(config, server_name)| Tls { config: Arc::clone(config), server_name });
+        Self { names: Arc::clone(names), tls, limits }
+    }
+
     /// Sends a request to `url`, whatever its own target is, and takes the whole answer, whatever its
     /// status is.
     pub(crate) async fn ask(

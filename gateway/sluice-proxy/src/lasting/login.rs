@@ -39,6 +39,14 @@ pub(crate) enum Outcome {
     Refused(Fault),
 }
 
+/// Leave to call a platform, which comes back even if the call is given up.
+pub(crate) struct Ticket<'a> {
+    desk: &'a Desk,
+    rules: &'a breaker::Rules,
+    ticket: Option<breaker::Ticket>,
+    began: Moment,
+}
+
 /// What a limit is counted by.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum By<'a> {
@@ -71,6 +79,31 @@ impl Outcome {
             Self::Replayed => "replayed",
             Self::Refused(fault) => fault.reason(),
         }
+    }
+}
+
+impl Ticket<'_> {
+    /// The call is over: notes how long it took, and what the breaker is to think of it.
+    pub(crate) fn record(mut self, outcome: breaker::Outcome) {
+        self.desk.timed(clock::now().saturating_since(self.began));
+        self.give_back(outcome);
+    }
+
+    fn give_back(&mut self, outcome: breaker::Outcome) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let now = clock::now();
+        let report = breaker::Report { outcome, took: now.saturating_since(self.began), id: 0 };
+        let cell = &self.desk.breaker;
+        let changed = cell.record(self.rules, now, ticket, &report, fastrand::u64(..));
+        if let Some(transition) = changed {
+            self.desk.tell(transition);
+        }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.give_back(breaker::Outcome::Ignored);
     }
 }
 
@@ -110,6 +143,22 @@ impl Desk {
         tokio::time::timeout_at(clock::deadline(deadline), wait).await.ok()
     }
 
+    /// Asks the breaker for a call; tells how long to stay away if it refuses.
+    pub(crate) fn admit<'a>(&'a self, rules: &'a breaker::Rules) -> Result<Ticket<'a>, Duration> {
+        let began = clock::now();
+        let admission = self.breaker.admit(rules, began, fastrand::u64(..));
+        let admission = admission.map_err(|refusal| refusal.retry_after)?;
+        if let Some(transition) = admission.transition {
+            self.tell(transition);
+        }
+        Ok(Ticket { desk: self, rules, ticket: Some(admission.ticket), began })
+    }
+
+    fn tell(&self, transition: breaker::Transition) {
+        let (to, why) = (transition.to, transition.why);
+        tracing::warn!(app = %self.app, ?to, ?why, "the breaker of a platform has changed");
+    }
+
     /// Counts one call of a limit.
     pub(crate) fn count(&self, by: By<'_>, limit: u64, per: Duration) -> Verdict {
         let (rules, now) = (window::Rules { limit, per }, clock::now());
@@ -131,7 +180,7 @@ impl Desk {
     }
 
     /// How long a platform took for its answer.
-    pub(crate) fn timed(&self, took: Duration) {
+    fn timed(&self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let bucket = BUCKETS.partition_point(|bound| *bound < nanos);
         if let Some(count) = self.took.get(bucket) {

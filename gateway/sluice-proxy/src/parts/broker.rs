@@ -18,6 +18,7 @@ use super::admin::{MAX_TOKEN, MIN_TOKEN, Token};
 use super::apps::{self, Provider};
 use super::env::Env;
 use super::login::store;
+use super::platform_breaker;
 use super::tls::{self, Certificates};
 use crate::base::units::{ByteSize, Secret, Span};
 use crate::base::yaml::Place;
@@ -53,7 +54,7 @@ pub(crate) struct Config {
     limits: Limits,
     /// When to stop asking a platform that fails.
     #[serde(default)]
-    breaker: Breaker,
+    breaker: platform_breaker::Config,
     /// Where tokens are kept: `auto` is Redis where one is configured.
     #[serde(default)]
     store: store::Choice,
@@ -120,29 +121,10 @@ impl Default for Limits {
     }
 }
 
-/// When to stop asking.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(rename = "BrokerBreaker")]
-struct Breaker {
-    /// Opens after this many failures in a row.
-    consecutive_failures: u32,
-    /// How long it stays open before it tries again; twice as long each further time, 60s at most.
-    open_for: Span,
-}
-
-impl Default for Breaker {
-    fn default() -> Self {
-        Self { consecutive_failures: 5, open_for: Span(Duration::from_secs(10)) }
-    }
-}
-
 // === Compiled ===
 
 /// Most that a body and an answer may have: so many calls at once are held in memory.
 const MAX_BODY: u64 = 32 * 1024 * 1024;
-/// Longest time that a breaker stays open.
-const MAX_OPEN_FOR: Duration = Duration::from_secs(60);
 /// Services at most.
 const MAX_CLIENTS: usize = 256;
 
@@ -304,18 +286,7 @@ impl Config {
             tls,
             names: Arc::clone(&env.names),
             vault: vault.cloned(),
-            breaker: breaker::Rules {
-                consecutive_failures: Some(self.breaker.consecutive_failures),
-                interval: None,
-                failure_rate: None,
-                slow_calls: None,
-                min_requests: 1,
-                window: breaker::Window::Calls(1),
-                open_for: self.breaker.open_for.0,
-                max_open_for: MAX_OPEN_FOR,
-                half_open_requests: 1,
-                ramp: Duration::ZERO,
-            },
+            breaker: self.breaker.rules(),
             at_once: self.limits.at_once,
         }))
     }
@@ -424,15 +395,8 @@ impl Config {
                 wrong(limits.field(key), "it lies between 1KiB and 32MiB");
             }
         }
-        let breaker = at.field("breaker");
-        if self.breaker.consecutive_failures == 0 {
-            wrong(breaker.field("consecutive_failures"), "`consecutive_failures` starts at 1");
-        }
-        let open_for = Duration::from_millis(100)..=Duration::from_secs(600);
-        if !open_for.contains(&self.breaker.open_for.0) {
-            wrong(breaker.field("open_for"), "`open_for` must lie between 100ms and 10m");
-        }
-        whole
+        let breaker = self.breaker.check(&at.field("breaker"), env);
+        whole.and(breaker)
     }
 }
 

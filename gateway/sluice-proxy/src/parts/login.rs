@@ -11,6 +11,7 @@ use sluice_engine::breaker;
 use super::env::Env;
 use super::masters::{self, Masters};
 use super::open_data;
+use super::platform_breaker;
 use crate::base::units::Span;
 use crate::base::yaml::Place;
 use crate::lasting::login::flights::Flights;
@@ -49,7 +50,7 @@ pub(crate) struct Config {
     limits: Limits,
     /// When to stop asking a platform that fails.
     #[serde(default)]
-    breaker: Breaker,
+    breaker: platform_breaker::Config,
     /// Logins that last.
     #[serde(default)]
     sessions: sessions::Config,
@@ -109,22 +110,6 @@ impl Default for Limits {
             // Enough for 500 a second at a tenth of a second each.
             at_once: 50,
         }
-    }
-}
-
-/// When to stop asking a platform. Wrong codes and blocked users are no failures.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-struct Breaker {
-    /// Opens after this many failures in a row.
-    consecutive_failures: u32,
-    /// How long it stays open before it tries again; twice as long each further time, 60s at most.
-    open_for: Span,
-}
-
-impl Default for Breaker {
-    fn default() -> Self {
-        Self { consecutive_failures: 5, open_for: Span(Duration::from_secs(10)) }
     }
 }
 
@@ -208,18 +193,7 @@ impl Config {
             sign_key,
             shape: self.answer,
             limits: self.limits,
-            breaker: breaker::Rules {
-                consecutive_failures: Some(self.breaker.consecutive_failures),
-                interval: None,
-                failure_rate: None,
-                slow_calls: None,
-                min_requests: 1,
-                window: breaker::Window::Calls(1),
-                open_for: self.breaker.open_for.0,
-                max_open_for: MAX_OPEN_FOR,
-                half_open_requests: 1,
-                ramp: Duration::ZERO,
-            },
+            breaker: self.breaker.rules(),
             names: Arc::clone(&env.names),
             flights: env.retained.cell("flights of login", Flights::default),
             stores: stores?,
@@ -252,21 +226,11 @@ impl Config {
         if !(1..=MOST_AT_ONCE).contains(&self.limits.at_once) {
             wrong(limits.field("at_once"), "`at_once` lies between 1 and 10000");
         }
-        let breaker = at.field("breaker");
-        if self.breaker.consecutive_failures == 0 {
-            wrong(breaker.field("consecutive_failures"), "`consecutive_failures` starts at 1");
-        }
-        if !(Duration::from_millis(100)..=Duration::from_secs(600))
-            .contains(&self.breaker.open_for.0)
-        {
-            wrong(breaker.field("open_for"), "`open_for` must lie between 100ms and 10m");
-        }
-        whole
+        let breaker = self.breaker.check(&at.field("breaker"), env);
+        whole.and(breaker)
     }
 }
 
-/// Longest time a breaker stays open, however often it has opened in a row.
-const MAX_OPEN_FOR: Duration = Duration::from_secs(60);
 /// A mini-program in the background is cut off after 5 s.
 const LONGEST: Duration = Duration::from_millis(4500);
 

@@ -12,8 +12,7 @@ use sluice_engine::breaker;
 use super::App;
 use crate::base::clock::{self, Moment};
 use crate::base::fault::Fault;
-use crate::lasting::fetch::{Client, Failure, Limits, Url};
-use crate::lasting::link::Tls;
+use crate::lasting::fetch::{Client, Failure, Limits};
 use crate::lasting::login::flights::Refused;
 
 /// Longest wait for a place among the calls, and for a connection.
@@ -51,15 +50,9 @@ impl App {
         let Some(_place) = desk.place(self.at_once, waits).await else {
             return Err(unsent(busy(Duration::from_secs(1))));
         };
-        let admitted = desk.breaker.admit(&self.breaker, clock::now(), fastrand::u64(..));
-        let admission = admitted.map_err(|refusal| unsent(busy(refusal.retry_after)))?;
-        if let Some(transition) = admission.transition {
-            self.tell(transition);
-        }
-        let began = clock::now();
-        let ticket = Ticket { app: self, ticket: Some(admission.ticket), began };
+        let admitted = desk.admit(&self.breaker);
+        let ticket = admitted.map_err(|retry_after| unsent(busy(retry_after)))?;
         let answer = self.ask(call).await;
-        desk.timed(clock::now().saturating_since(began));
         ticket.record(match &answer {
             Ok(answer) if answer.status().is_server_error() => breaker::Outcome::Failure(0),
             Ok(_) => breaker::Outcome::Success,
@@ -83,8 +76,9 @@ impl App {
             request.method_mut().clone_from(&call.method);
             request.headers_mut().clone_from(&call.headers);
             let limits = Limits { connect: CONNECT, total, body: call.most };
+            let client = Client::of(&url, &self.names, Some(&self.tls), limits);
             let sent = AtomicBool::new(false);
-            let failure = match self.client(&url, limits).ask_noting(&url, request, &sent).await {
+            let failure = match client.ask_noting(&url, request, &sent).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
@@ -102,51 +96,8 @@ impl App {
         }
         Err(last)
     }
-
-    fn client(&self, url: &Url, limits: Limits) -> Client {
-        let name = rustls::pki_types::ServerName::try_from(url.host().to_owned()).ok();
-        let tls = name
-            .filter(|_| url.is_secure())
-            .map(|server_name| Tls { config: std::sync::Arc::clone(&self.tls), server_name });
-        Client { names: std::sync::Arc::clone(&self.names), tls, limits }
-    }
-
-    fn tell(&self, transition: breaker::Transition) {
-        let (to, why) = (transition.to, transition.why);
-        tracing::warn!(app = %self.id, ?to, ?why, "the breaker of a platform's calls has changed");
-    }
 }
 
 pub(crate) fn busy(retry_after: Duration) -> Refused {
     Refused { fault: Fault::ProviderBusy, retry_after: Some(retry_after) }
-}
-
-/// A breaker's ticket, which comes back even if the call is given up.
-struct Ticket<'a> {
-    app: &'a App,
-    ticket: Option<breaker::Ticket>,
-    began: Moment,
-}
-
-impl Ticket<'_> {
-    fn record(mut self, outcome: breaker::Outcome) {
-        self.give_back(outcome);
-    }
-
-    fn give_back(&mut self, outcome: breaker::Outcome) {
-        let Some(ticket) = self.ticket.take() else { return };
-        let now = clock::now();
-        let report = breaker::Report { outcome, took: now.saturating_since(self.began), id: 0 };
-        let cell = &self.app.cell.desk.breaker;
-        let changed = cell.record(&self.app.breaker, now, ticket, &report, fastrand::u64(..));
-        if let Some(transition) = changed {
-            self.app.tell(transition);
-        }
-    }
-}
-
-impl Drop for Ticket<'_> {
-    fn drop(&mut self) {
-        self.give_back(breaker::Outcome::Ignored);
-    }
 }

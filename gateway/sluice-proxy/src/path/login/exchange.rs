@@ -10,11 +10,10 @@ use sluice_engine::breaker;
 
 use super::once::{self, Tried};
 use super::{Job, MINUTE, busy, grant};
-use crate::base::clock::{self, Moment};
+use crate::base::clock;
 use crate::base::fault::Fault;
 use crate::base::units::Secret;
-use crate::lasting::fetch::{Client, Failure, Limits, Url};
-use crate::lasting::link::Tls;
+use crate::lasting::fetch::{Client, Failure, Limits};
 use crate::lasting::login::flights::{Refused, Settled};
 use crate::lasting::login::{By, Outcome};
 use crate::parts::login::app::Platform;
@@ -56,18 +55,12 @@ async fn attempt(job: &Job) -> Tried {
     let Some(_place) = desk.place(login.limits.at_once, waits).await else {
         return Tried::Unsent(busy(second));
     };
-    let admission = match desk.breaker.admit(&login.breaker, clock::now(), fastrand::u64(..)) {
-        Ok(admission) => admission,
-        Err(refusal) => return Tried::Unsent(busy(refusal.retry_after)),
+    let ticket = match desk.admit(&login.breaker) {
+        Ok(ticket) => ticket,
+        Err(retry_after) => return Tried::Unsent(busy(retry_after)),
     };
-    if let Some(transition) = admission.transition {
-        tell(job, transition);
-    }
-    let began = clock::now();
-    let guard = Ticket { job, ticket: Some(admission.ticket), began };
     let asked = ask(job, platform).await;
-    desk.timed(clock::now().saturating_since(began));
-    guard.record(match &asked {
+    ticket.record(match &asked {
         Ok(_) | Err(Tried::Sent(Ok(_))) => breaker::Outcome::Success,
         Err(Tried::Sent(Err(refused)) | Tried::Unsent(refused)) => match refused.fault {
             Fault::ProviderBusy | Fault::ProviderTimeout => breaker::Outcome::Failure(0),
@@ -117,7 +110,8 @@ async fn ask(job: &Job, platform: &Platform) -> Result<Identity, Tried> {
         *request.headers_mut() = question.headers;
         let limits = Limits { connect: CONNECT, total, body: MAX_ANSWER };
         let sent = AtomicBool::new(false);
-        match client(job, platform, &url, limits).ask_noting(&url, request, &sent).await {
+        let client = Client::of(&url, &job.login.names, Some(&platform.tls), limits);
+        match client.ask_noting(&url, request, &sent).await {
             Ok(answer) => {
                 let judged = provider.judge(answer.status().as_u16(), answer.body());
                 return judged.map_err(|fault| Tried::Sent(Err(refusal(job, fault))));
@@ -136,14 +130,6 @@ async fn ask(job: &Job, platform: &Platform) -> Result<Identity, Tried> {
         }
     }
     Err(Tried::Unsent(busy(Duration::from_secs(1))))
-}
-
-fn client(job: &Job, platform: &Platform, url: &Url, limits: Limits) -> Client {
-    let name = rustls::pki_types::ServerName::try_from(url.host().to_owned()).ok();
-    let tls = name
-        .filter(|_| url.is_secure())
-        .map(|server_name| Tls { config: std::sync::Arc::clone(&platform.tls), server_name });
-    Client { names: std::sync::Arc::clone(&job.login.names), tls, limits }
 }
 
 /// What a fault of the platform means for the client, and for the operator.
@@ -183,40 +169,4 @@ fn development(code: &str) -> Identity {
     };
     let session_key = crate::parts::login::token::random_id().map(Secret::from);
     Identity { open_id, union_id: None, session_key }
-}
-
-/// A breaker's ticket, which comes back even if the exchange is given up.
-struct Ticket<'a> {
-    job: &'a Job,
-    ticket: Option<breaker::Ticket>,
-    began: Moment,
-}
-
-impl Ticket<'_> {
-    fn record(mut self, outcome: breaker::Outcome) {
-        self.give_back(outcome);
-    }
-
-    fn give_back(&mut self, outcome: breaker::Outcome) {
-        let Some(ticket) = self.ticket.take() else { return };
-        let (login, desk) = (&self.job.login, &self.job.counter.desk);
-        let now = clock::now();
-        let took = now.saturating_since(self.began);
-        let report = breaker::Report { outcome, took, id: 0 };
-        let changed = desk.breaker.record(&login.breaker, now, ticket, &report, fastrand::u64(..));
-        if let Some(transition) = changed {
-            tell(self.job, transition);
-        }
-    }
-}
-
-impl Drop for Ticket<'_> {
-    fn drop(&mut self) {
-        self.give_back(breaker::Outcome::Ignored);
-    }
-}
-
-fn tell(job: &Job, transition: breaker::Transition) {
-    let (app, to, why) = (&job.counter.app.id, transition.to, transition.why);
-    tracing::warn!(%app, ?to, ?why, "the breaker of a platform has changed");
 }

@@ -1,6 +1,5 @@
 //! Asking the service that knows more of somebody.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +9,6 @@ use serde_json::{Map, Value, json};
 
 use crate::base::fault::Fault;
 use crate::lasting::fetch::{Client, Limits};
-use crate::lasting::link::Tls;
 use crate::lasting::login::flights::Refused;
 use crate::parts::login::Login;
 use crate::parts::login::user::{OnError, Service};
@@ -68,13 +66,8 @@ async fn ask(login: &Login, service: &Service, person: &Person<'_>) -> Result<Kn
     let headers = request.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    let name = rustls::pki_types::ServerName::try_from(service.url.host().to_owned()).ok();
-    let tls = match (&service.tls, name) {
-        (Some(config), Some(server_name)) => Some(Tls { config: Arc::clone(config), server_name }),
-        _ => None,
-    };
     let limits = Limits { connect: service.timeout, total: service.timeout, body: MAX_ANSWER };
-    let client = Client { names: Arc::clone(&login.names), tls, limits };
+    let client = Client::of(&service.url, &login.names, service.tls.as_ref(), limits);
     let answer = client.ask(&service.url, request).await.map_err(|failure| failure.to_string())?;
     if !answer.status().is_success() {
         return Err(format!("status {}", answer.status().as_u16()));
