@@ -5,6 +5,7 @@ mod batch;
 pub(crate) mod builtin;
 pub(crate) mod forward;
 pub(crate) mod login;
+pub(crate) mod lookup;
 pub(crate) mod overload;
 mod permit;
 pub(crate) mod pipeline;

@@ -22,7 +22,7 @@ use crate::lasting::retained::Retained;
 use crate::lasting::telemetry::metrics::Metrics;
 use crate::parts::filters::Flow;
 use crate::path::admission::{self, Admitted};
-use crate::path::pipeline;
+use crate::path::lookup;
 use crate::snapshot::compile::{Input, Snapshot, Workshop, compile};
 
 pub(super) struct World {
@@ -90,9 +90,9 @@ impl World {
             Ok(Admitted::Server) => return Outcome::Answered,
             Err(fault) => return Outcome::Refused(fault),
         }
-        let found = pipeline::found(&self.snapshot, &cx, &head, head.method.as_str());
+        let found = lookup::found(&self.snapshot, &cx, &head, head.method.as_str());
         let Found::Route(matched) = found else { return Outcome::Refused(Fault::NoRoute) };
-        pipeline::take_captures(&mut cx, &matched, head.uri.path());
+        lookup::take_captures(&mut cx, &matched, head.uri.path());
         let route = &self.snapshot.routes[matched.route];
         for filter in &route.chain {
             // Nothing here waits: there is no store to ask.

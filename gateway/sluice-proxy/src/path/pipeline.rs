@@ -1,4 +1,4 @@
-//! A request's way, on two screens: begin a record, make the request canonical, find its route, ask
+//! A request's way: begin a record, make the request canonical, find its route, ask
 //! the filters, ask the service, walk back through the filters. Whatever fails on the way becomes an
 //! answer in one place.
 
@@ -10,12 +10,11 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use http::header::{ALLOW, CONNECTION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use sluice_engine::matcher::{self, Found, Match};
-use sluice_engine::mini::Client;
 
 use super::admission::{self, Admitted, Wants};
+use super::lookup::{answer_preflight, find};
 use super::push::{self, Pushed};
 use super::record::{Inbound, Record};
 use super::worker::{View, Worker};
@@ -29,17 +28,15 @@ use crate::base::respond;
 use crate::lasting::telemetry::metrics;
 use crate::parts::contract::{Choice, ServiceContract};
 use crate::parts::filters::message_push::MessagePush;
-use crate::parts::filters::{Flow, check_announced, preflight};
+use crate::parts::filters::{Flow, check_announced};
 use crate::parts::upstream::{Kind, Upstream};
 use crate::parts::version_gate::Verdict;
-use crate::snapshot::compile::Snapshot;
 use crate::snapshot::route::Route;
 
 /// Longest reading of a body ahead where no service has a time limit.
 const LONGEST_READ: Duration = Duration::from_secs(55);
 
-/// Handles one request; every way out of it is an answer. No `async fn`: what that is given it would hold twice,
-/// as an argument and where it is moved to.
+/// Handles one request; every way out of it is an answer.
 pub(crate) fn handle(
     worker: Rc<Worker>,
     peer: Rc<Peer>,
@@ -47,18 +44,10 @@ pub(crate) fn handle(
     last: bool,
 ) -> impl Future<Output = Response<Body>> {
     let view = worker.view();
-    let mut cx = Cx::begin(peer, clock::now(), view.settings.envelope);
+    let cx = Cx::begin(peer, clock::now(), view.settings.envelope);
     let last = last || cx.started >= cx.peer.ends;
-    cx.forwarded_header = view.settings.forwarded_header;
-    let mut record = Box::new(Record::new(cx, worker, view));
     let (head, body) = request.into_parts();
-    let mut inbound = Inbound { head, body: Some(Inlet::Incoming(body)), rest: None, since: None };
-    note(&mut record, &mut inbound.head);
-    async move {
-        // A panic must cost its own request only; the record is consistent at every await.
-        let outcome = AssertUnwindSafe(run(&mut record, &mut inbound)).catch_unwind().await;
-        over(record, outcome, last)
-    }
+    go(cx, worker, view, head, Inlet::Incoming(body), last)
 }
 
 /// A call of a batch.
@@ -79,14 +68,27 @@ pub(crate) fn call(
     call: Call,
 ) -> impl Future<Output = Response<Body>> {
     let mut cx = Cx::begin(peer, clock::now(), view.settings.envelope);
-    cx.forwarded_header = view.settings.forwarded_header;
     (cx.batched, cx.trace, cx.deadline) = (true, Some(call.trace), Some(call.until));
+    go(cx, worker, view, call.head, call.body, false)
+}
+
+/// No `async fn`: what that is given it would hold twice, as an argument and where it is moved to.
+fn go(
+    mut cx: Cx,
+    worker: Rc<Worker>,
+    view: View,
+    head: Parts,
+    body: Inlet,
+    last: bool,
+) -> impl Future<Output = Response<Body>> {
+    cx.forwarded_header = view.settings.forwarded_header;
     let mut record = Box::new(Record::new(cx, worker, view));
-    let mut inbound = Inbound { head: call.head, body: Some(call.body), rest: None, since: None };
+    let mut inbound = Inbound { head, body: Some(body), rest: None, since: None };
     note(&mut record, &mut inbound.head);
     async move {
+        // A panic must cost its own request only; the record is consistent at every await.
         let outcome = AssertUnwindSafe(run(&mut record, &mut inbound)).catch_unwind().await;
-        over(record, outcome, false)
+        over(record, outcome, last)
     }
 }
 
@@ -258,55 +260,6 @@ fn ahead(inlet: Inlet, cx: &Cx, route: &Route) -> Ahead {
     Ahead { inlet, until: cx.deadline.map_or(until, |deadline| deadline.min(until)) }
 }
 
-/// Finds the route. Requests without one still pass the global filters, so that their refusal is
-/// limited, named and readable like any other.
-fn find(record: &mut Record, head: &Parts) -> Result<(), Fault> {
-    match found(&record.view, &record.cx, head, head.method.as_str()) {
-        Found::Route(matched) => {
-            take_captures(&mut record.cx, &matched, head.uri.path());
-            record.route = Some(matched.route);
-            Ok(())
-        }
-        Found::MethodNotAllowed(allow) => {
-            record.cx.allow = Some(allow);
-            Err(Fault::MethodNotAllowed)
-        }
-        Found::NoRoute => Err(Fault::NoRoute),
-    }
-}
-
-/// What the router says to a request, or to one like it with another method.
-pub(crate) fn found(snapshot: &Snapshot, cx: &Cx, head: &Parts, method: &str) -> Found {
-    let facts = Facts {
-        headers: &head.headers,
-        query: head.uri.query(),
-        client: cx.client,
-        mini: cx.mini.as_deref(),
-    };
-    let (host, path) = (cx.host_name(), head.uri.path());
-    snapshot.router.find(&matcher::Request { host, method, path, facts: &facts })
-}
-
-pub(crate) fn take_captures(cx: &mut Cx, matched: &Match, path: &str) {
-    let mut at = 0;
-    while let Some(text) = matched.captures.get(at, path) {
-        cx.captures.push(text.into());
-        at += 1;
-    }
-}
-
-/// Browsers ask before they call. The route is the one of the call they announce, and its CORS filter
-/// answers before anything asks who they are.
-fn answer_preflight(record: &mut Record, head: &Parts) -> Option<Response<Body>> {
-    let method = preflight(head)?;
-    let found = found(&record.view, &record.cx, head, method);
-    let Found::Route(matched) = found else { return None };
-    let route = record.view.routes.get(matched.route)?;
-    let answer = route.chain.iter().find_map(|filter| filter.as_cors())?.answer(head);
-    record.route = Some(matched.route);
-    Some(answer)
-}
-
 /// The pool of a service that fits the client's build.
 fn pool<'r>(
     record: &mut Record,
@@ -455,32 +408,6 @@ fn about_the_server() -> Response<Body> {
         .headers_mut()
         .insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"));
     response
-}
-
-/// What predicates ask of a request.
-struct Facts<'a> {
-    headers: &'a HeaderMap,
-    query: Option<&'a str>,
-    client: std::net::IpAddr,
-    mini: Option<&'a Client>,
-}
-
-impl matcher::Facts for Facts<'_> {
-    fn each_header(&self, name: &str, f: &mut dyn FnMut(&[u8])) {
-        self.headers.get_all(name).iter().for_each(|value| f(value.as_bytes()));
-    }
-
-    fn query(&self) -> &str {
-        self.query.unwrap_or("")
-    }
-
-    fn client(&self) -> std::net::IpAddr {
-        self.client
-    }
-
-    fn mini(&self) -> Option<&Client> {
-        self.mini
-    }
 }
 
 #[cfg(test)]
