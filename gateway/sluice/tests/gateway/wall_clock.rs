@@ -125,7 +125,8 @@ async fn z_04_limits_in_redis_follow_its_clock() {
             admitted += 1;
         } else {
             let after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
-            assert!((1..=3600).contains(&after), "{after}");
+            // A bucket, and a twentieth of the next one, in which this one's calls still weigh.
+            assert!((1..=3780).contains(&after), "{after}");
         }
     }
     assert!(admitted <= 20 && admitted + local >= 20, "{admitted} admitted, {local} undecided");
