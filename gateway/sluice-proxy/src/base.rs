@@ -18,5 +18,6 @@ pub(crate) mod seat;
 pub(crate) mod secured;
 pub(crate) mod session_key;
 pub(crate) mod signals;
+pub(crate) mod tie;
 pub(crate) mod units;
 pub(crate) mod yaml;

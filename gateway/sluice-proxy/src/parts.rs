@@ -8,6 +8,7 @@ pub(crate) mod breaker;
 pub(crate) mod broker;
 pub(crate) mod bulkhead;
 pub(crate) mod caller;
+pub(crate) mod client_abort;
 pub(crate) mod contract;
 pub(crate) mod env;
 pub(crate) mod exempt;

@@ -14,4 +14,5 @@ pub(crate) mod record;
 mod remaining;
 pub(crate) mod survey;
 mod target;
+pub(crate) mod unattended;
 pub(crate) mod worker;

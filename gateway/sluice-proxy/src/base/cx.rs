@@ -21,6 +21,7 @@ use super::fault::Fault;
 use super::inlet::Ahead;
 use super::respond::Envelope;
 use super::secured::Secured;
+use super::tie::Tie;
 
 /// Facts of a client connection; written by `doors::accept` and `doors::connection`, shared by its requests.
 #[derive(Debug)]
@@ -223,6 +224,9 @@ pub(crate) struct Cx {
     pub(crate) endpoint: Option<Arc<str>>,
     /// Phases. Writers: `path::pipeline`, `path::forward`.
     pub(crate) timing: Timing,
+    /// What it shares with its holder, where it may go on without its client. Writers: `path::pipeline`,
+    /// `path::forward`.
+    pub(crate) tie: Option<Rc<Tie>>,
     /// For the access log. Writer: `path::pipeline`.
     pub(crate) logged: Option<Box<Logged>>,
 }
@@ -274,6 +278,7 @@ impl Cx {
             reused: false,
             endpoint: None,
             timing: Timing::default(),
+            tie: None,
             logged: None,
         }
     }
@@ -281,6 +286,11 @@ impl Cx {
     /// The trace ids; made now if no filter took or made them.
     pub(crate) fn trace(&mut self) -> Trace {
         *self.trace.get_or_insert_with(Trace::random)
+    }
+
+    /// When the client left, where the request goes on without it.
+    pub(crate) fn left(&self) -> Option<Moment> {
+        self.tie.as_ref()?.left()
     }
 
     /// The named host, or nothing.

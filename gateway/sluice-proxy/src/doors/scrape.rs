@@ -6,6 +6,7 @@ mod broker;
 mod itself;
 mod keys;
 mod login;
+mod unattended;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -69,6 +70,7 @@ impl Collector for Gateway {
         let mut out = Vec::new();
         let snapshot = self.shared.live.snapshot();
         requests(&self.shared, &mut out);
+        unattended::writes(&self.shared.workshop.metrics, &mut out);
         routes(&self.shared, &snapshot, &mut out);
         upstreams(&snapshot, &mut out);
         breakers::fallbacks(&self.shared.workshop.retained, &mut out);

@@ -62,7 +62,7 @@ impl Signals {
     }
 }
 
-/// Drains; returns the connections and tunnels that had to be cut.
+/// Drains; returns the connections, tunnels and writes without clients that had to be cut.
 pub(crate) async fn drain(shared: &Arc<Shared>, signals: &mut Signals) -> u64 {
     let shutdown = shared.live.snapshot().settings.shutdown;
     shared.status.draining.store(true, Ordering::Release);
@@ -86,14 +86,14 @@ pub(crate) async fn drain(shared: &Arc<Shared>, signals: &mut Signals) -> u64 {
     open(shared)
 }
 
-/// Client connections and tunnels that are open.
+/// Client connections and tunnels that are open, and writes that go on without their clients.
 fn open(shared: &Shared) -> u64 {
     let metrics = &shared.workshop.metrics;
     let connections: u64 = metrics.workers.iter().map(|worker| worker.open_connections()).sum();
     let tunnels = metrics
         .sum(|worker| &worker.tunnels_opened)
         .saturating_sub(metrics.sum(|worker| &worker.tunnels_closed));
-    connections + tunnels
+    connections + tunnels + metrics.open_unattended()
 }
 
 async fn pause(time: Duration) {

@@ -50,6 +50,8 @@ pub(crate) fn run(
     runtime.block_on(async {
         let worker = Rc::new(Worker::new(index, siblings, &shared.live, pools, shard));
         serve(&worker, shared, commands).await;
+        // What the runtime drops from here on is cut.
+        worker.unattended.close();
     });
     Ok(())
 }

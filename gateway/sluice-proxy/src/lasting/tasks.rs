@@ -24,16 +24,25 @@ pub(crate) enum Kind {
     Stream,
     /// Accept loops and housekeeping of a worker.
     Worker,
+    /// A write whose client has left.
+    Unattended,
     /// Watching, probing, resolving: the control plane.
     Control,
 }
 
-const KINDS: usize = 6;
+const KINDS: usize = 7;
 static ALIVE: [AtomicUsize; KINDS] = [const { AtomicUsize::new(0) }; KINDS];
 
 impl Kind {
-    pub(crate) const ALL: [Self; KINDS] =
-        [Self::Connection, Self::Upstream, Self::Tunnel, Self::Stream, Self::Worker, Self::Control];
+    pub(crate) const ALL: [Self; KINDS] = [
+        Self::Connection,
+        Self::Upstream,
+        Self::Tunnel,
+        Self::Stream,
+        Self::Worker,
+        Self::Unattended,
+        Self::Control,
+    ];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -42,6 +51,7 @@ impl Kind {
             Self::Tunnel => "tunnel",
             Self::Stream => "stream",
             Self::Worker => "worker",
+            Self::Unattended => "unattended",
             Self::Control => "control",
         }
     }
@@ -58,7 +68,8 @@ impl Kind {
             Self::Tunnel => &ALIVE[2],
             Self::Stream => &ALIVE[3],
             Self::Worker => &ALIVE[4],
-            Self::Control => &ALIVE[5],
+            Self::Unattended => &ALIVE[5],
+            Self::Control => &ALIVE[6],
         }
     }
 }

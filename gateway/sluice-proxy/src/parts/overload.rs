@@ -32,6 +32,9 @@ pub(crate) struct Config {
     queue: u32,
     /// Longest wait for a place.
     max_wait: Span,
+    /// Writes that go on without their clients at a time (`on_client_abort: finish`), shared equally by the
+    /// workers; 0 for none. More are cancelled.
+    unattended: u32,
     /// Memory the gateway may use. From 85 % on connections are not kept, from 92 % on requests are
     /// refused with 503 `memory_short`, from 95 % on the connections that hold most are cut. If not
     /// given: the limit of the container or the machine.
@@ -45,6 +48,8 @@ impl Default for Config {
             requests: 10_000,
             queue: 1_000,
             max_wait: Span(std::time::Duration::from_millis(200)),
+            // They hold places among `requests`, and should never be most of them.
+            unattended: 1_000,
             memory_limit: None,
         }
     }
@@ -56,8 +61,20 @@ pub(crate) struct Overload {
     /// Client connections of all listeners together.
     pub(crate) connections: usize,
     pub(crate) requests: Bound,
+    pub(crate) unattended: Unattended,
     /// Bytes; `None` where neither the config nor the system says.
     pub(crate) memory_limit: Option<u64>,
+}
+
+/// How many writes may go on without their clients.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unattended(u32);
+
+impl Unattended {
+    /// What one of so many workers may have; one at least, if there may be any.
+    pub(crate) fn share(self, workers: usize) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX).div_ceil(workers.max(1))
+    }
 }
 
 impl Config {
@@ -75,6 +92,7 @@ impl Config {
         Some(Overload {
             connections: connections?,
             requests: requests?,
+            unattended: Unattended(self.unattended),
             memory_limit: self.memory_limit.map(|limit| limit.0).or_else(system_memory),
         })
     }

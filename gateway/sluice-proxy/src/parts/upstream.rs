@@ -11,6 +11,7 @@ use sluice_engine::balance as engine;
 
 use super::breaker::{self, Breaker};
 use super::bulkhead::{self, Bound};
+use super::client_abort::OnClientAbort;
 use super::env::Env;
 use crate::base::units::{Percent, Span};
 use crate::base::yaml::Place;
@@ -95,6 +96,9 @@ pub(crate) struct Config {
     /// How requests are tried again.
     #[serde(default)]
     retries: retries::Config,
+    /// What becomes of a write whose client leaves before the answer.
+    #[serde(default)]
+    on_client_abort: OnClientAbort,
 }
 
 fn default_host() -> String {
@@ -215,6 +219,7 @@ pub(crate) struct Service {
     pub(crate) bulkhead: Option<Bound>,
     pub(crate) ejection: Option<Ejection>,
     pub(crate) retries: Retries,
+    pub(crate) on_client_abort: OnClientAbort,
     pub(crate) host: HostMode,
     pub(crate) protocol: Protocol,
     pub(crate) timeouts: Timeouts,
@@ -334,6 +339,7 @@ impl Config {
             bulkhead: bulkhead?,
             ejection,
             retries: retries?,
+            on_client_abort: self.on_client_abort,
             host: host?,
             protocol,
             timeouts,

@@ -110,6 +110,9 @@ pub(crate) async fn send(
         None => Bodies::once(upload(record, inbound.body.take(), route.streaming)?),
     };
     let head = &mut inbound.head;
+    if !route.finishes || record.cx.grpc || head.method.is_safe() {
+        record.cx.tie = None;
+    }
     let affinity = route.affinity.as_ref().filter(|_| inbound.since.is_none());
     let choice = affinity.map(|affinity| affinity.want(&record.cx, head)).unwrap_or_default();
     let repeats = &route.repeats;
@@ -334,6 +337,7 @@ impl<'a> Journey<'a> {
         let Some(body) = self.bodies.take() else { return Attempt::Failed(Fault::Internal) };
         self.sent = true;
         self.tell(connected);
+        self.tie_up();
         let waited = match self.service.protocol {
             Protocol::Http1 => {
                 let said = Said(&self.introduction, &self.record.cx);
@@ -355,6 +359,9 @@ impl<'a> Journey<'a> {
                     .map(|sent| sent.map_err(|lost| self.lost2(*lost, idle)))
             }
         };
+        if !matches!(waited, Waited::Done(Ok(_))) {
+            self.untie();
+        }
         match waited {
             Waited::Done(Ok(answer)) => self.answered(answer),
             Waited::Done(Err(attempt)) => attempt,
@@ -371,6 +378,20 @@ impl<'a> Journey<'a> {
         if let Some(limit) = self.limit.filter(|_| tells) {
             let unasked = self.service.timeouts.tell.then_some(self.record.cx.grpc);
             remaining::write(&mut self.head.headers, limit.saturating_since(now), unasked);
+        }
+    }
+
+    /// From now on the request may go on without its client, once all of it is there.
+    fn tie_up(&self) {
+        if let (Some(tie), Some(limit)) = (&self.record.cx.tie, self.limit) {
+            tie.ask(limit, self.record.cx.upload.clone());
+        }
+    }
+
+    /// A request that would have to be sent again may not.
+    fn untie(&self) {
+        if let Some(tie) = &self.record.cx.tie {
+            tie.rest();
         }
     }
 

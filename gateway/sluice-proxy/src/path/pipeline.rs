@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use http::header::{ALLOW, CONNECTION};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -17,6 +18,7 @@ use super::admission::{self, Admitted, Wants};
 use super::lookup::{answer_preflight, find};
 use super::push::{self, Pushed};
 use super::record::{Inbound, Record};
+use super::unattended::Attended;
 use super::worker::{View, Worker};
 use super::{builtin, overload, target};
 use crate::base::body::Body;
@@ -25,6 +27,7 @@ use crate::base::cx::{Cx, Logged, Peer, Trace};
 use crate::base::fault::Fault;
 use crate::base::inlet::{Ahead, Inlet};
 use crate::base::respond;
+use crate::base::tie::Tie;
 use crate::lasting::telemetry::metrics;
 use crate::parts::contract::{Choice, ServiceContract};
 use crate::parts::filters::message_push::MessagePush;
@@ -47,7 +50,7 @@ pub(crate) fn handle(
     let cx = Cx::begin(peer, clock::now(), view.settings.envelope);
     let last = last || cx.started >= cx.peer.ends;
     let (head, body) = request.into_parts();
-    go(cx, worker, view, head, Inlet::Incoming(body), last)
+    attended(cx, worker, view, head, Inlet::Incoming(body), last)
 }
 
 /// A call of a batch.
@@ -69,7 +72,26 @@ pub(crate) fn call(
 ) -> impl Future<Output = Response<Body>> {
     let mut cx = Cx::begin(peer, clock::now(), view.settings.envelope);
     (cx.batched, cx.trace, cx.deadline) = (true, Some(call.trace), Some(call.until));
-    go(cx, worker, view, call.head, call.body, false)
+    attended(cx, worker, view, call.head, call.body, false)
+}
+
+/// A request, and who holds it if it may go on without its client. Only that one costs a box: who reads pays
+/// nothing for who writes.
+fn attended(
+    mut cx: Cx,
+    worker: Rc<Worker>,
+    view: View,
+    head: Parts,
+    body: Inlet,
+    last: bool,
+) -> impl Future<Output = Response<Body>> {
+    if head.method.is_safe() || !view.finishes {
+        return Either::Left(go(cx, worker, view, head, body, last));
+    }
+    let tie = Rc::<Tie>::default();
+    cx.tie = Some(Rc::clone(&tie));
+    let (holder, peer) = (Rc::clone(&worker), Rc::clone(&cx.peer));
+    Either::Right(Attended::new(go(cx, worker, view, head, body, last), tie, holder, peer))
 }
 
 /// No `async fn`: what that is given it would hold twice, as an argument and where it is moved to.
@@ -422,5 +444,15 @@ mod tests {
     fn a_request_in_progress_stays_small() {
         let bytes = size(handle);
         assert!(bytes <= 4096, "the future of a request has {bytes} bytes");
+    }
+
+    /// Who may go on without its client is in a box of its own.
+    #[test]
+    fn a_read_is_no_larger_for_what_writes_may_need() {
+        fn size<A, B, C, D, E, F, G>(_: fn(A, B, C, D, E, F) -> G) -> usize {
+            size_of::<G>()
+        }
+        let (held, itself) = (size(attended), size(go));
+        assert!(held <= itself + size_of::<usize>(), "{held} bytes instead of {itself}");
     }
 }

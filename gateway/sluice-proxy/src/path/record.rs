@@ -20,6 +20,7 @@ use crate::lasting::link::{Close, InFlight};
 use crate::lasting::pool::Lease;
 use crate::lasting::telemetry::access::Line;
 use crate::lasting::telemetry::metrics::Source;
+use crate::lasting::telemetry::reasons::Unattended;
 use crate::parts::caller::Callers;
 use crate::snapshot::route::Route;
 
@@ -94,6 +95,9 @@ impl Record {
         }
         let now = clock::now();
         self.settle(end, now);
+        if self.cx.left().is_some() {
+            return self.close_unattended(end, now);
+        }
         let shard = &self.worker.shard;
         self.cx.peer.clocks.end(now);
         let took = now.saturating_since(self.cx.started);
@@ -108,6 +112,40 @@ impl Record {
         if let Some(fault) = fault {
             shard.reject(fault);
         }
+        self.count(status, took);
+        if self.cx.logged.is_some() {
+            self.log(end, bytes, (status, took), None);
+        }
+    }
+
+    /// Closes the record of a write that went on without its client: to the client it was over when it left.
+    fn close_unattended(&mut self, end: End, now: Moment) {
+        let left = self.cx.left().unwrap_or(now);
+        let fate = Fate {
+            what: Unattended::of(end, self.cx.fault),
+            word: match (end, self.cx.fault) {
+                (_, Some(fault)) => fault.reason(),
+                (End::Complete, None) => "answered",
+                (End::Failed, None) => "upstream_broken",
+                (End::Abandoned, None) => "cut",
+            },
+            status: self.status.filter(|_| self.source == Source::Upstream),
+            took: now.saturating_since(left),
+        };
+        (self.source, self.cx.fault) = (Source::Gateway, Some(Fault::ClientGone));
+        let shard = &self.worker.shard;
+        shard.aborted.add(1);
+        shard.reject(Fault::ClientGone);
+        shard.unattended(fate.what);
+        let took = left.saturating_since(self.cx.started);
+        self.count(CLIENT_CLOSED, took);
+        if self.cx.logged.is_some() {
+            self.log(end, 0, (CLIENT_CLOSED, took), Some(&fate));
+        }
+    }
+
+    fn count(&self, status: StatusCode, took: Duration) {
+        let shard = &self.worker.shard;
         shard.request(self.method, status);
         self.route().series.record(self.worker.index, self.source, status, took);
         if let Some(callers) = &self.view.callers {
@@ -115,9 +153,6 @@ impl Record {
             callers.series(client).record(self.worker.index, client.and_then(|client| client.env));
         }
         shard.finished.add(1);
-        if self.cx.logged.is_some() {
-            self.log(end, bytes, status, took);
-        }
     }
 
     fn settle(&mut self, end: End, now: Moment) {
@@ -133,7 +168,13 @@ impl Record {
         }
     }
 
-    fn log(&mut self, end: End, bytes: u64, status: StatusCode, took: Duration) {
+    fn log(
+        &mut self,
+        end: End,
+        bytes: u64,
+        (status, took): (StatusCode, Duration),
+        fate: Option<&Fate>,
+    ) {
         let Self { cx, worker, view, route, source, pool, .. } = self;
         let mut log = worker.log.borrow_mut();
         let Some(log) = log.as_mut() else { return };
@@ -189,6 +230,9 @@ impl Record {
             line.number("status", u64::from(status.as_u16()));
             line.text("source", source.as_str());
             outcome(line, cx, end);
+            if let Some(fate) = fate {
+                fate.tell(line);
+            }
             if let Some(instead) = &cx.instead {
                 line.text("fallback", instead.fault.reason());
             }
@@ -207,6 +251,35 @@ impl Record {
             }
             line.flag("reused", cx.reused);
         });
+    }
+}
+
+/// What became of a write after its client left.
+struct Fate {
+    what: Unattended,
+    word: &'static str,
+    /// What the service has answered.
+    status: Option<StatusCode>,
+    took: Duration,
+}
+
+impl Fate {
+    fn tell(&self, line: &mut Line<'_>) {
+        line.text("unattended", self.word);
+        if let Some(status) = self.status {
+            line.number("unattended_status", u64::from(status.as_u16()));
+        }
+        line.millis("unattended_ms", self.took);
+    }
+}
+
+impl Unattended {
+    fn of(end: End, fault: Option<Fault>) -> Self {
+        match (end, fault) {
+            (End::Complete, None) => Self::Answered,
+            (End::Abandoned, None) => Self::Cut,
+            (_, Some(_)) | (End::Failed, None) => Self::Failed,
+        }
     }
 }
 

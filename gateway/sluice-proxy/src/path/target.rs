@@ -47,7 +47,7 @@ pub(super) async fn ask(
     };
     drop(permit);
     let answer = match (answer, fallback) {
-        (Err(fault), Some(fallback)) if fallback.covers(fault) => {
+        (Err(fault), Some(fallback)) if fallback.covers(fault) && record.cx.left().is_none() => {
             // Rare, and large: a request in progress should not carry its state.
             Box::pin(instead(record, route, fallback, inbound, (wants, fields), fault)).await
         }

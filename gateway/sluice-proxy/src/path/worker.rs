@@ -12,6 +12,7 @@ use sluice_engine::pressure::Stage;
 use crate::lasting::pool::Pools;
 use crate::lasting::telemetry::access::Log;
 use crate::lasting::telemetry::metrics;
+use crate::path::unattended::Crowd;
 use crate::snapshot::compile::Snapshot;
 use crate::snapshot::live::{Live, Reader};
 
@@ -33,6 +34,8 @@ pub(crate) struct Worker {
     pub(crate) held: Rc<Cell<usize>>,
     /// Room for request bodies that may have to be sent again.
     pub(crate) shelf: Rc<Shelf>,
+    /// Its requests without clients.
+    pub(crate) unattended: Crowd,
     reader: RefCell<Reader>,
     view: RefCell<View>,
 }
@@ -61,6 +64,7 @@ impl Worker {
             stage: Cell::new(Stage::Normal),
             held: Rc::default(),
             shelf: Rc::default(),
+            unattended: Crowd::default(),
             reader: RefCell::new(reader),
             view: RefCell::new(view),
         }

@@ -64,6 +64,8 @@ pub(crate) struct Snapshot {
     pub(crate) key_sets: Vec<Arc<KeySource>>,
     /// How people log in, if they do.
     pub(crate) login: Option<Arc<Login>>,
+    /// Whether writes of some route go on when their clients leave.
+    pub(crate) finishes: bool,
     /// What batches may be.
     pub(crate) batch: batch::Rules,
     /// Lists of addresses that are watched.
@@ -173,6 +175,7 @@ impl<'a> Compiler<'a> {
         Some(Snapshot {
             hash,
             router,
+            finishes: routes.iter().any(|route| route.finishes),
             unmatched: Route::bare("none", everywhere, series),
             routes,
             listeners: listeners?,

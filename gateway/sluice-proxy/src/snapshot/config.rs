@@ -10,6 +10,7 @@ use crate::base::problem::Problems;
 use crate::base::respond::Envelope;
 use crate::base::units::{Secret, Span};
 use crate::base::yaml::{Node, Place, nearest, read};
+use crate::parts::client_abort::OnClientAbort;
 use crate::parts::contract;
 use crate::parts::filters::Declared;
 use crate::parts::profile::{Profile, signature};
@@ -226,6 +227,9 @@ pub(crate) struct Route {
     /// upstream's `timeouts.total`; at most 55s.
     #[serde(default)]
     pub(crate) timeout: Option<Span>,
+    /// What becomes of a write whose client leaves before the answer, instead of what the upstream says.
+    #[serde(default)]
+    pub(crate) on_client_abort: Option<OnClientAbort>,
     /// Let WebSocket upgrades pass: `true`, or `{ origins: [...], idle: 5m, max_age: 0s }`.
     #[serde(default)]
     pub(crate) websocket: websocket::Config,

@@ -54,6 +54,8 @@ pub(crate) struct Route {
     pub(crate) open: bool,
     /// From a request's arrival to the head of its answer; streaming routes have no such limit.
     pub(crate) total: Option<Duration>,
+    /// Whether its writes go on when their clients leave; never without a total time.
+    pub(crate) finishes: bool,
     /// Which of its requests may be sent twice, and when they are.
     pub(crate) repeats: Repeats,
     /// Nobody is let in whose token cannot be checked in full.
@@ -117,6 +119,7 @@ impl Route {
             prefetch: None,
             open: false,
             total: None,
+            finishes: false,
             repeats: Repeats::default(),
             sensitive: false,
             batch: Permission::None,

@@ -75,6 +75,7 @@ mod timeouts;
 mod tls;
 mod traps;
 mod tunnels;
+mod unattended;
 mod upstreams;
 mod wall_clock;
 mod websocket;

@@ -76,4 +76,9 @@ pub(crate) const ROWS: &[Row] = &[
         "large heads, long targets, many fields",
         "431 `head_too_large`, 414 `target_too_long`",
     ),
+    (
+        "H1-30",
+        "clients that send writes and leave, without end",
+        "`overload.unattended` are finished at a time, within their routes' time and 256 KiB of answer; more are cancelled",
+    ),
 ];

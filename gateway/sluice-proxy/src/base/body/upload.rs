@@ -54,6 +54,8 @@ pub(crate) struct Meter {
     pub(crate) bytes: Cell<u64>,
     /// When the last of them came.
     pub(crate) moved: Cell<Moment>,
+    /// Whether all of it was read.
+    pub(crate) whole: Cell<bool>,
     /// Whether it is the client who keeps everybody waiting.
     pub(crate) waiting: Cell<bool>,
     /// Why it failed, if it did.
@@ -150,12 +152,16 @@ impl http_body::Body for Sending {
         match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 this.moved();
+                this.meter.whole.set(this.incoming.is_end_stream());
                 this.admit(frame)
             }
             Poll::Ready(Some(Err(error))) => {
                 this.fail(if is_gone(&error) { Fault::ClientGone } else { Fault::BodyBroken })
             }
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(None) => {
+                this.meter.whole.set(true);
+                Poll::Ready(None)
+            }
             Poll::Pending if this.stalled(cx) => this.fail(Fault::BodyTimeout),
             Poll::Pending => Poll::Pending,
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-use super::reasons::{BatchItem, Handshake, Introduction};
+use super::reasons::{BatchItem, Handshake, Introduction, Unattended};
 use crate::base::fault::Fault;
 
 /// A counter with a single writer.
@@ -99,6 +99,9 @@ pub(crate) struct Worker {
     handshakes_failed: [Count; Handshake::ALL.len()],
     introductions_failed: [Count; Introduction::ALL.len()],
     batch_items: [Count; BatchItem::ALL.len()],
+    unattended: [Count; Unattended::ALL.len()],
+    pub(crate) unattended_begun: Count,
+    pub(crate) unattended_over: Count,
     pub(crate) accept_errors: Count,
     pub(crate) aborted: Count,
     pub(crate) panics: Count,
@@ -125,6 +128,9 @@ impl Worker {
             handshakes_failed: Default::default(),
             introductions_failed: Default::default(),
             batch_items: Default::default(),
+            unattended: Default::default(),
+            unattended_begun: Count::default(),
+            unattended_over: Count::default(),
             accept_errors: Count::default(),
             aborted: Count::default(),
             panics: Count::default(),
@@ -166,6 +172,13 @@ impl Worker {
     /// A call of a batch is over.
     pub(crate) fn batch_item(&self, what: BatchItem) {
         if let Some(cell) = self.batch_items.get(what as usize) {
+            cell.add(1);
+        }
+    }
+
+    /// A write whose client left has come to this.
+    pub(crate) fn unattended(&self, what: Unattended) {
+        if let Some(cell) = self.unattended.get(what as usize) {
             cell.add(1);
         }
     }
@@ -250,6 +263,17 @@ impl Metrics {
     pub(crate) fn batch_items(&self, what: BatchItem) -> u64 {
         let cells = self.workers.iter().filter_map(|w| w.batch_items.get(what as usize));
         cells.map(Count::get).sum()
+    }
+
+    /// Writes that came to this without their clients.
+    pub(crate) fn unattended(&self, what: Unattended) -> u64 {
+        let cells = self.workers.iter().filter_map(|w| w.unattended.get(what as usize));
+        cells.map(Count::get).sum()
+    }
+
+    /// Writes that are under way without their clients.
+    pub(crate) fn open_unattended(&self) -> u64 {
+        self.sum(|w| &w.unattended_begun).saturating_sub(self.sum(|w| &w.unattended_over))
     }
 
     /// Counts of refusals by fault.

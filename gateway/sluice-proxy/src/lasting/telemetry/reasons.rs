@@ -83,6 +83,32 @@ impl BatchItem {
     }
 }
 
+/// What became of a write whose client left before the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unattended {
+    /// The service has answered.
+    Answered,
+    /// It has not, or its answer broke off.
+    Failed,
+    /// It was cut: its answer was too long, or came too late, or the gateway stopped.
+    Cut,
+    /// It was cancelled with its client, since there were too many already, or memory was short.
+    Refused,
+}
+
+impl Unattended {
+    pub(crate) const ALL: [Self; 4] = [Self::Answered, Self::Failed, Self::Cut, Self::Refused];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::Cut => "cut",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// Why a connection was not served on a listener that expects a PROXY header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Introduction {

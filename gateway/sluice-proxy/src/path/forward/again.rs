@@ -97,7 +97,7 @@ impl Journey<'_> {
     ) -> Option<usize> {
         // A turn that is taken moves on, so nobody is chosen who may not be asked.
         let alone = set.endpoints.len() <= self.tried.len() && failure.retry == Retry::Elsewhere;
-        if alone {
+        if alone || self.record.cx.left().is_some() {
             return None;
         }
         let wait = match std::mem::take(&mut self.granted) {
@@ -106,6 +106,7 @@ impl Journey<'_> {
         };
         let next = self.choose(set, failure.retry, *now)?;
         self.put_aside(*now);
+        self.untie();
         self.service.retries.count(failure.why);
         self.record.cx.retried = Some(failure.why.as_str());
         // Ours has a number of its own.
@@ -123,7 +124,8 @@ impl Journey<'_> {
     /// that refuses is given no load by being asked, and only a connection that has served well before can
     /// lose the close race.
     fn grant(&self, failure: &Failure, now: Moment) -> Option<Duration> {
-        if self.tried.len() >= usize::from(self.repeats.attempts) {
+        let most = usize::from(self.repeats.attempts);
+        if self.tried.len() >= most || self.record.cx.left().is_some() {
             return None;
         }
         if !self.bodies.is_whole() {

@@ -12,6 +12,7 @@ use super::Compiler;
 use crate::base::yaml::{Place, nearest};
 use crate::lasting::link::Protocol;
 use crate::parts::breaker::{self, Breaker};
+use crate::parts::client_abort::OnClientAbort;
 use crate::parts::env::Owner;
 use crate::parts::filters::{Declared, Filter};
 use crate::parts::upstream::{Builtin, Kind, Service, Upstream};
@@ -146,6 +147,7 @@ impl<'a> Compiler<'a> {
             .as_deref()
             .is_some_and(|upstream| matches!(upstream.kind, Kind::Builtin(Builtin::Batch)));
         let total = self.total(declared, service, at);
+        let finishes = self.finishes(declared, upstream.as_deref(), at);
         let repeats = declared.retries.build(
             service,
             declared.streaming,
@@ -204,6 +206,7 @@ impl<'a> Compiler<'a> {
             prefetch,
             open: declared.filters.iter().any(Declared::is_for_anybody),
             total,
+            finishes,
             repeats,
             sensitive: declared.sensitive,
             batch: declared.batch,
@@ -240,6 +243,38 @@ impl<'a> Compiler<'a> {
                 Some(total.map(|span| span.0))
             }
         }
+    }
+
+    /// Whether its writes go on without their clients. A route without a time limit would have no end for them,
+    /// and who leaves a stream has had what was wanted of it.
+    fn finishes(
+        &mut self,
+        declared: &config::Route,
+        upstream: Option<&Upstream>,
+        at: &Place<'_>,
+    ) -> bool {
+        let at = at.field("on_client_abort");
+        let own = declared.on_client_abort;
+        let service = match upstream.map(|upstream| &upstream.kind) {
+            Some(Kind::Service(service)) => Some(service),
+            Some(Kind::Builtin(_)) | None => None,
+        };
+        let is_named = declared.upstream.is_some() && upstream.is_none();
+        if own == Some(OnClientAbort::Finish) && declared.streaming {
+            self.env
+                .problems
+                .error(&at, "a route with `streaming: true` has no time in which a write could end")
+                .help("leave out one of the two");
+        }
+        // What a name that leads nowhere stands for is not known.
+        if own.is_some() && service.is_none() && !is_named {
+            self.env
+                .problems
+                .error(&at, "no service is asked here that a client could leave")
+                .help("it belongs to a route with an `upstream:` that has endpoints");
+        }
+        let Some(service) = service.filter(|_| !declared.streaming) else { return false };
+        own.unwrap_or(service.on_client_abort) == OnClientAbort::Finish
     }
 
     fn breaker(
