@@ -7,6 +7,7 @@ pub(crate) mod batch;
 pub(crate) mod breaker;
 pub(crate) mod broker;
 pub(crate) mod bulkhead;
+pub(crate) mod cache_control;
 pub(crate) mod caller;
 pub(crate) mod client_abort;
 pub(crate) mod contract;

@@ -1,7 +1,7 @@
 //! The only maker of error bodies: a [`Fault`] becomes an answer here, in the shape the caller
 //! expects (the standard envelope, problem details, or gRPC's trailers-only answer).
 
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,8 @@ pub(crate) fn render(fault: Fault, cx: &mut Cx) -> Response<Body> {
     *response.status_mut() = StatusCode::from_u16(row.status).unwrap_or(StatusCode::BAD_GATEWAY);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(cx.envelope)));
+    // It holds now and for this caller; caches may keep a 404 or 405 that says nothing (RFC 9110 section 15.1).
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if row.close && cx.http1 {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -118,7 +120,8 @@ fn body(fault: Fault, cx: &mut Cx) -> String {
 fn content_type(envelope: Envelope) -> &'static str {
     match envelope {
         Envelope::Problem => "application/problem+json",
-        _ => "application/json",
+        // Some clients take JSON for Latin-1 unless they are told.
+        _ => "application/json; charset=utf-8",
     }
 }
 

@@ -406,6 +406,7 @@ fn answer(
     for filter in route.chain.iter().take(record.passed).rev() {
         filter.on_response(&mut record.cx, &mut response);
     }
+    route.unkept.tell(&record.cx, &mut response);
     if let Some(word) = record.cx.upgrade {
         let name = HeaderName::from_static("x-mp-upgrade");
         response.headers_mut().insert(name, HeaderValue::from_static(word));

@@ -15,6 +15,7 @@ use crate::base::clock;
 use crate::base::cx::Instead;
 use crate::base::fault::Fault;
 use crate::lasting::link::Close;
+use crate::parts::cache_control::forbid;
 use crate::parts::fallback::{Fallback, Outcome, To};
 use crate::parts::upstream::{Service, Upstream};
 use crate::snapshot::route::Route;
@@ -97,6 +98,8 @@ async fn instead(
     answer.map(|mut answer| {
         let fields = answer.headers_mut();
         fields.insert(&X_SLUICE_DEGRADED, HeaderValue::from_static("fallback"));
+        // What stands in for an answer must not outlive the failure.
+        forbid(fields);
         answer
     })
 }

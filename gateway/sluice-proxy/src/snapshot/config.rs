@@ -10,6 +10,7 @@ use crate::base::problem::Problems;
 use crate::base::respond::Envelope;
 use crate::base::units::{Secret, Span};
 use crate::base::yaml::{Node, Place, nearest, read};
+use crate::parts::cache_control::CacheControl;
 use crate::parts::client_abort::OnClientAbort;
 use crate::parts::contract;
 use crate::parts::filters::Declared;
@@ -240,6 +241,9 @@ pub(crate) struct Route {
     /// What becomes of a redirect by the service to itself.
     #[serde(default)]
     pub(crate) location: Location,
+    /// What is said of keeping an answer that says nothing of it by itself.
+    #[serde(default)]
+    pub(crate) cache_control: CacheControl,
     /// Shape of refusals on this route, whoever calls; else that of the app, else `errors.envelope`.
     #[serde(default)]
     pub(crate) envelope: Option<Envelope>,

@@ -8,6 +8,7 @@ use crate::lasting::telemetry::metrics::RouteSeries;
 use crate::parts::batch::Permission;
 use crate::parts::breaker::Breaker;
 use crate::parts::bulkhead::Bound;
+use crate::parts::cache_control::Unkept;
 use crate::parts::contract::ServiceContract;
 use crate::parts::fallback::Fallback;
 use crate::parts::filters::{Filter, Stage};
@@ -46,6 +47,8 @@ pub(crate) struct Route {
     pub(crate) streaming: bool,
     /// Whether a redirect by the service to itself is led to the host that clients know.
     pub(crate) relocates: bool,
+    /// Whose answers are not to be kept, if they say nothing of it.
+    pub(crate) unkept: Unkept,
     /// Shape of refusals on this route, whoever calls.
     pub(crate) envelope: Option<Envelope>,
     /// Answers WeChat's pre-fetch.
@@ -115,6 +118,7 @@ impl Route {
             websocket: None,
             streaming: false,
             relocates: false,
+            unkept: Unkept::Nobodys,
             envelope: None,
             prefetch: None,
             open: false,

@@ -27,6 +27,7 @@ mod bodies;
 mod breakers;
 mod broker;
 mod bulkheads;
+mod caching;
 mod cancel;
 mod clocks;
 mod configs;

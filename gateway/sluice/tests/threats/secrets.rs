@@ -26,4 +26,10 @@ pub(crate) const ROWS: &[Row] = &[
     ("S-07", "errors of libraries and addresses of services in answers", "a reason word only"),
     ("S-08", "a secret in what is printed for debugging", "a type that prints stars"),
     ("S-09", "labels of metrics that clients choose", "labels come from the config"),
+    (
+        "S-10",
+        "a cache in between, or one that two people share, and an answer that says nothing of being kept",
+        "`no-store` where a filter has found out who is calling, and on refusals; a service that finds it \
+         out by itself needs `cache_control: no_store`",
+    ),
 ];

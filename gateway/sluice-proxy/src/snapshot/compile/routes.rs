@@ -186,6 +186,7 @@ impl<'a> Compiler<'a> {
             filters: chain.iter().map(|filter| filter.name().to_owned()).collect(),
             upstream: declared.upstream.clone(),
         };
+        let identifies = chain.iter().any(|filter| filter.identifies());
         let route = Route {
             id: declared.id.as_str().into(),
             guards: guards(&chain),
@@ -201,6 +202,7 @@ impl<'a> Compiler<'a> {
             fallback,
             websocket,
             streaming: declared.streaming,
+            unkept: declared.cache_control.build(identifies),
             relocates: declared.location == config::Location::Rewrite,
             envelope: declared.envelope,
             prefetch,
