@@ -105,21 +105,31 @@ async fn places_are_taken_while_a_request_lasts_and_given_back_however_it_ends()
     .await;
 }
 
+/// A bound on the WebSockets of a user.
 #[tokio::test]
 async fn a_tunnel_has_its_place_until_it_ends() {
-    let echo = ws::Echo::start();
-    let gateway = start_before(None, &echo.addr().to_string()).await;
-    let user = [("X-User", "ann")];
-    let mut first = ws::Client::connect(gateway.http, "a", "/tunnel", &user).await;
-    let _second = ws::Client::connect(gateway.http, "a", "/tunnel", &user).await;
-    first.send_text("still here").await;
-    assert_eq!(first.next().await.payload, b"still here");
-    let refused = gateway.client().await.request("GET", "/tunnel", "a", &user, b"").await;
-    assert_eq!(refused.status, 429);
-    first.close(1000).await;
-    drop(first);
-    eventually("the place to be free", async || {
-        ws::Client::try_connect(gateway.http, "a", "/tunnel", &user).await.is_ok()
+    both(async |redis| {
+        let echo = ws::Echo::start();
+        let gateway = start_before(redis, &echo.addr().to_string()).await;
+        let open = async |user| {
+            ws::Client::try_connect(gateway.http, "a", "/tunnel", &[("X-User", user)]).await
+        };
+        let mut first = open("ann").await.unwrap();
+        let second = open("ann").await.unwrap();
+        first.send_text("still here").await;
+        assert_eq!(first.next().await.payload, b"still here");
+        let refused = open("ann").await.err().unwrap();
+        assert_eq!((refused.status, refused.header("ratelimit-limit")), (429, Some("2")));
+        assert!(open("bob").await.is_ok(), "another's places are others");
+        first.close(1000).await;
+        drop(first);
+        eventually("the place to be free", async || open("ann").await.is_ok()).await;
+        drop(second);
+        eventually("all places to be free", async || {
+            let two = (open("ann").await, open("ann").await);
+            two.0.is_ok() && two.1.is_ok()
+        })
+        .await;
     })
     .await;
 }
@@ -127,7 +137,12 @@ async fn a_tunnel_has_its_place_until_it_ends() {
 #[tokio::test]
 async fn gateways_count_together_and_one_that_dies_is_forgotten_with_its_leases() {
     let redis = Redis::start().await;
-    let (one, mut two) = (start(Some(&redis)).await, start(Some(&redis)).await);
+    let echo = ws::Echo::start();
+    let one = start_before(Some(&redis), &echo.addr().to_string()).await;
+    let mut two = start(Some(&redis)).await;
+    let tunnel =
+        async || ws::Client::try_connect(one.http, "a", "/tunnel", &[("X-User", "ann")]).await;
+    let _tunnels = (tunnel().await.unwrap(), tunnel().await.unwrap());
     let _a = begin(&one, "ann").await;
     let _b = begin(&two, "ann").await;
     taken(&one, "ann", 2).await;
@@ -135,6 +150,7 @@ async fn gateways_count_together_and_one_that_dies_is_forgotten_with_its_leases(
     // Longer than a lease: places are renewed as long as the requests last.
     tokio::time::sleep(Duration::from_millis(3_500)).await;
     assert_eq!(call(&one, "ann").await.status, 429);
+    assert_eq!(tunnel().await.err().unwrap().status, 429);
     assert!(redis.command(&["PTTL", &key(&redis).await]).await.parse::<i64>().unwrap() > 0);
 
     two.daemon.kill();
