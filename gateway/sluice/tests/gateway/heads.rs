@@ -257,7 +257,9 @@ async fn h1_12_a_trailer_section_without_end_is_no_request() {
     client.half_close().await;
     let answer = client.try_response_to("POST").await;
     assert!(answer.as_ref().is_none_or(|answer| matches!(answer.status, 400 | 499)), "{answer:?}");
-    assert!(recorder.requests().is_empty(), "{:?}", recorder.requests());
+    // The head may have been passed on before the end was seen; never is it a whole request.
+    let seen = recorder.requests();
+    assert!(seen.iter().all(|seen| seen.target == "/" && !seen.complete), "{seen:?}");
 }
 
 #[tokio::test]
