@@ -65,8 +65,7 @@ pub(super) async fn serve(
     record: &mut Record,
     inbound: &mut Inbound,
 ) -> Result<Response<Body>, Fault> {
-    let Some(login) = record.view.login.clone() else { return Err(Fault::Internal) };
-    only_post(&mut record.cx, &inbound.head.method)?;
+    let login = posted(record, inbound)?;
     let named = inbound.head.headers.get(APP).and_then(|app| app.to_str().ok()).map(str::to_owned);
     let body = read_body(record, inbound, MAX_BODY).await?;
     let asked: Asked = serde_json::from_slice(&body).map_err(|_| Fault::LoginInvalid)?;
@@ -106,6 +105,13 @@ pub(crate) fn tend(login: &Arc<Login>) {
     };
     let life = token::LONGEST;
     drop(tasks::local(Kind::Upstream, async move { revocations.follow(&redis, life).await }));
+}
+
+/// How people log in, for who asks by POST.
+fn posted(record: &mut Record, inbound: &Inbound) -> Result<Arc<Login>, Fault> {
+    let Some(login) = record.view.login.clone() else { return Err(Fault::Internal) };
+    only_post(&mut record.cx, &inbound.head.method)?;
+    Ok(login)
 }
 
 /// Refuses what is no POST.

@@ -6,7 +6,7 @@ use http::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{answer, grant, only_post, session};
+use super::{answer, grant, posted, session};
 use crate::base::body::Body;
 use crate::base::cx::Cx;
 use crate::base::fault::Fault;
@@ -41,8 +41,7 @@ pub(in crate::path) async fn logout(
     record: &mut Record,
     inbound: &mut Inbound,
 ) -> Result<Response<Body>, Fault> {
-    let Some(login) = record.view.login.clone() else { return Err(Fault::Internal) };
-    only_post(&mut record.cx, &inbound.head.method)?;
+    let login = posted(record, inbound)?;
     let body = read_body(record, inbound, MAX_BODY).await?;
     let asked: Logout = match body.is_empty() {
         true => Logout::default(),
@@ -68,8 +67,7 @@ pub(in crate::path) async fn revoke(
     record: &mut Record,
     inbound: &mut Inbound,
 ) -> Result<Response<Body>, Fault> {
-    let Some(login) = record.view.login.clone() else { return Err(Fault::Internal) };
-    only_post(&mut record.cx, &inbound.head.method)?;
+    let login = posted(record, inbound)?;
     if record.cx.principal.is_none() {
         return Err(Fault::TokenMissing);
     }

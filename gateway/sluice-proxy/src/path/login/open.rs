@@ -4,7 +4,7 @@ use http::Response;
 use serde_json::{Map, Value, json};
 
 use super::session::{self, Session};
-use super::{answer, grant, only_post};
+use super::{answer, grant, posted};
 use crate::base::body::Body;
 use crate::base::clock;
 use crate::base::cx::Cx;
@@ -23,8 +23,7 @@ pub(in crate::path) async fn serve(
     record: &mut Record,
     inbound: &mut Inbound,
 ) -> Result<Response<Body>, Fault> {
-    let Some(login) = record.view.login.clone() else { return Err(Fault::Internal) };
-    only_post(&mut record.cx, &inbound.head.method)?;
+    let login = posted(record, inbound)?;
     let (sid, app) = caller(&record.cx)?;
     let body = read_body(record, inbound, MAX_BODY).await?;
     let asked: Asked = serde_json::from_slice(&body).map_err(|_| Fault::OpenDataInvalid)?;

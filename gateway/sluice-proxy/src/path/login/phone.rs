@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::once::{self, Tried};
-use super::{MAX_CODE, MINUTE, answer, grant, key, landing_of, only_post, open};
+use super::{MAX_CODE, MINUTE, answer, grant, key, landing_of, open, posted};
 use crate::base::body::Body;
 use crate::base::clock::{self, Moment};
 use crate::base::fault::Fault;
@@ -62,8 +62,7 @@ pub(in crate::path) async fn serve(
     record: &mut Record,
     inbound: &mut Inbound,
 ) -> Result<Response<Body>, Fault> {
-    let Some(login) = record.view.login.clone() else { return Err(Fault::Internal) };
-    only_post(&mut record.cx, &inbound.head.method)?;
+    let login = posted(record, inbound)?;
     let (sid, app) = open::caller(&record.cx)?;
     let broker = record.view.broker.as_ref().ok_or(Fault::Internal)?;
     let Named::App(app) = broker.app(&app) else { return Err(Fault::NoAccessToken) };

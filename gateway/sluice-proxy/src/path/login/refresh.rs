@@ -6,7 +6,7 @@ use serde::Deserialize;
 use sluice_engine::rotation::{Family, Verdict};
 
 use super::session::{self, Opened, Session, Shown};
-use super::{answer, grant, only_post, user};
+use super::{answer, grant, posted, user};
 use crate::base::body::Body;
 use crate::base::clock;
 use crate::base::fault::Fault;
@@ -38,8 +38,7 @@ pub(in crate::path) async fn serve(
     record: &mut Record,
     inbound: &mut Inbound,
 ) -> Result<Response<Body>, Fault> {
-    let Some(login) = record.view.login.clone() else { return Err(Fault::Internal) };
-    only_post(&mut record.cx, &inbound.head.method)?;
+    let login = posted(record, inbound)?;
     let body = read_body(record, inbound, MAX_BODY).await?;
     let asked: Asked = serde_json::from_slice(&body).map_err(|_| Fault::RefreshInvalid)?;
     let shown = Shown::read(asked.refresh_token.expose()).ok_or(Fault::RefreshInvalid)?;
