@@ -10,7 +10,7 @@ use sluice_chaos::recorder::{Answer, Recorder};
 use sluice_chaos::rogue::Rogue;
 use sluice_chaos::{client, pki, ws};
 
-use crate::support::{Gateway, Setup, WITH_TLS, eventually};
+use crate::support::{Gateway, Setup, eventually};
 
 /// Names and labels of all series, sorted.
 async fn series(gateway: &Gateway) -> Vec<String> {
@@ -59,8 +59,7 @@ routes:
     }
     let authority = pki::Authority::new();
     let pair = authority.issue(&["localhost"]);
-    let files = vec![("cert.pem", pair.cert_pem.clone()), ("key.pem", pair.key_pem.clone())];
-    let setup = Setup { listeners: Some(WITH_TLS), files, ..Setup::default() };
+    let setup = Setup::with_tls(&pair);
     let gateway = Gateway::start_with(&config, setup).await;
     promtool_check(&gateway.admin("/metrics").await.text()).unwrap();
 

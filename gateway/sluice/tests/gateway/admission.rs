@@ -7,7 +7,7 @@ use sluice_chaos::raw;
 use sluice_chaos::recorder::Recorder;
 
 use crate::configs::passing;
-use crate::support::{Gateway, Setup, WITH_TLS};
+use crate::support::{Gateway, Setup};
 
 /// Sends a request without a body of its own on a new connection.
 async fn send(gateway: &Gateway, request: &str) -> raw::Response {
@@ -266,12 +266,7 @@ async fn pipelined_requests_are_answered_in_order() {
 async fn the_scheme_of_the_target_is_the_scheme_of_the_connection() {
     let (authority, recorder) = (sluice_chaos::pki::Authority::new(), Recorder::start());
     let pair = authority.issue(&["localhost"]);
-    let setup = Setup {
-        listeners: Some(WITH_TLS),
-        files: vec![("cert.pem", pair.cert_pem), ("key.pem", pair.key_pem)],
-        ..Setup::default()
-    };
-    let gateway = Gateway::start_with(&passing(recorder.addr()), setup).await;
+    let gateway = Gateway::start_with(&passing(recorder.addr()), Setup::with_tls(&pair)).await;
     let config = sluice_chaos::pki::client_config(&authority, &["http/1.1"]);
     let mut client = raw::Client::connect_tls(gateway.https, "localhost", config).await;
     client.send("GET https://localhost/a HTTP/1.1\r\nHost: localhost\r\n\r\n").await;

@@ -3,15 +3,12 @@
 use sluice_chaos::process::Redis;
 use sluice_chaos::raw::Response;
 
-use crate::support::{Gateway, Setup, eventually};
+use crate::configs::echoing;
+use crate::support::{Gateway, Setup, eventually, reason};
 use crate::tokens::{digest, hex, mac};
 
 const OLD: &str = "slk_old-0123456789";
 const NEW: &str = "slk_new-0123456789";
-
-fn reason(response: &Response) -> (u16, String) {
-    (response.status, response.json()["reason"].as_str().unwrap_or("").to_owned())
-}
 
 fn hash(key: &str) -> String {
     hex(&digest("-sha256", key.as_bytes()))
@@ -26,38 +23,28 @@ async fn with(gateway: &Gateway, key: &str) -> Response {
 }
 
 fn config(record: &str) -> String {
-    format!(
-        r#"
-upstreams: {{ echo: {{ builtin: echo }} }}
-routes:
-  - id: a
-    match: {{ path: /a }}
-    upstream: echo
-    filters:
-      - api_key: {{ from: [ {{ header: X-Api-Key }}, {{ query: api_key }} ], keys: [ {{ id: partner, {record} }} ] }}
-      - rate_limit: {{ limit: 3, per: 1h, key: "claim:key", tiers: {{ by: "claim:tier", of: {{ gold: {{ limit: 100 }} }} }} }}
-      - headers: {{ request: {{ set: {{ X-Caller: "{{claim.key}}/{{claim.tier}}" }} }} }}
-"#
-    )
+    let from = "from: [ { header: X-Api-Key }, { query: api_key } ]";
+    echoing(&[
+        format!("api_key: {{ {from}, keys: [ {{ id: partner, {record} }} ] }}"),
+        "rate_limit: { limit: 3, per: 1h, key: \"claim:key\", tiers: { by: \"claim:tier\", of: { gold: { limit: 100 } } } }".to_owned(),
+        telling("{claim.key}/{claim.tier}"),
+    ])
+}
+
+/// Tells who is calling.
+fn telling(caller: &str) -> String {
+    format!("headers: {{ request: {{ set: {{ X-Caller: \"{caller}\" }} }} }}")
 }
 
 #[tokio::test]
 async fn a_token_behind_a_key_takes_nothing_of_it_away() {
     let token = crate::tokens::Key::new("HS256");
-    let config = format!(
-        r#"
-upstreams: {{ echo: {{ builtin: echo }} }}
-routes:
-  - id: a
-    match: {{ path: /a }}
-    upstream: echo
-    filters:
-      - api_key: {{ from: [ {{ header: X-Api-Key }} ], keys: [ {{ id: partner, hash: "{}", tier: gold }} ] }}
-      - jwt: {{ keys: [ {{ kid: k, alg: HS256, secret_file: jwt.key }} ] }}
-      - headers: {{ request: {{ set: {{ X-Caller: "{{claim.key}}/{{claim.tier}}/{{claim.sub}}" }} }} }}
-"#,
-        hash(NEW)
-    );
+    let key = format!("{{ id: partner, hash: \"{}\", tier: gold }}", hash(NEW));
+    let config = echoing(&[
+        format!("api_key: {{ from: [ {{ header: X-Api-Key }} ], keys: [ {key} ] }}"),
+        "jwt: { keys: [ { kid: k, alg: HS256, secret_file: jwt.key } ] }".to_owned(),
+        telling("{claim.key}/{claim.tier}/{claim.sub}"),
+    ]);
     let files = vec![("jwt.key", token.shared.clone())];
     let gateway = Gateway::start_with(&config, Setup { files, ..Setup::default() }).await;
     let exp = crate::tokens::now() + 600;

@@ -5,12 +5,8 @@ use std::time::Duration;
 use sluice_chaos::raw::Response;
 use sluice_chaos::recorder::{Answer, Recorder};
 
-use crate::support::{Gateway, Setup, eventually, refusal};
+use crate::support::{Gateway, Setup, eventually, reason, refusal};
 use crate::tokens::{Key, now};
-
-fn reason(response: &Response) -> (u16, String) {
-    (response.status, response.json()["reason"].as_str().unwrap_or("").to_owned())
-}
 
 async fn call(gateway: &Gateway, method: &str, path: &str, key: &Key, claims: &str) -> Response {
     let token = key.token(&format!(r#"{{"sub":"u","exp":{}{claims}}}"#, now() + 600));

@@ -18,3 +18,18 @@ routes:
 "#
     )
 }
+
+/// What is sent to `/a` comes back, once it has passed these filters.
+pub(crate) fn echoing(filters: &[String]) -> String {
+    let filters: String = filters.iter().map(|filter| format!("\n      - {filter}")).collect();
+    format!(
+        r#"
+upstreams: {{ echo: {{ builtin: echo }} }}
+routes:
+  - id: a
+    match: {{ path: /a }}
+    upstream: echo
+    filters:{filters}
+"#
+    )
+}

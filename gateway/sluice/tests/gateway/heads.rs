@@ -9,7 +9,7 @@ use sluice_chaos::raw::{self, Client, Response};
 use sluice_chaos::recorder::Recorder;
 
 use crate::configs::passing;
-use crate::support::{Gateway, Setup, WITH_TLS, eventually};
+use crate::support::{Gateway, Setup, eventually};
 
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -387,12 +387,7 @@ async fn h1_18_who_says_nothing_or_half_a_preface_is_left_without_a_word() {
 async fn h1_22_tls_on_the_plain_port_is_refused_at_once_and_the_other_way_round() {
     let (authority, recorder) = (Authority::new(), Recorder::start());
     let pair = authority.issue(&["localhost"]);
-    let setup = Setup {
-        listeners: Some(WITH_TLS),
-        files: vec![("cert.pem", pair.cert_pem), ("key.pem", pair.key_pem)],
-        ..Setup::default()
-    };
-    let gateway = Gateway::start_with(&passing(recorder.addr()), setup).await;
+    let gateway = Gateway::start_with(&passing(recorder.addr()), Setup::with_tls(&pair)).await;
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
     check(&raw::exchange(gateway.http, hello).await, 400, "head_malformed", hello);
     let mut client = Client::connect(gateway.https).await;

@@ -8,7 +8,7 @@ use sluice_chaos::pki::{Authority, client_config};
 use sluice_chaos::raw::Client;
 use sluice_chaos::recorder::{Answer, Recorder};
 
-use crate::support::{Gateway, Setup, WITH_TLS, eventually, proportional};
+use crate::support::{Gateway, Setup, eventually, proportional};
 
 fn config(service: &Recorder, status: u16) -> String {
     format!(
@@ -69,12 +69,7 @@ async fn long_idle_connections_hold_little_and_give_back_what_they_held() {
     let authority = Authority::new();
     let pair = authority.issue(&["localhost"]);
     for (tls, bound) in [(false, 5 * 1024), (true, 20 * 1024)] {
-        let setup = Setup {
-            listeners: Some(WITH_TLS),
-            files: vec![("cert.pem", pair.cert_pem.clone()), ("key.pem", pair.key_pem.clone())],
-            workers: Some(1),
-            ..Setup::default()
-        };
+        let setup = Setup { workers: Some(1), ..Setup::with_tls(&pair) };
         let config = "upstreams: { echo: { builtin: echo } }\nroutes: [ { id: all, match: { path: /** }, upstream: echo } ]\n";
         let gateway = Gateway::start_with(config, setup).await;
         let trust = client_config(&authority, &["http/1.1"]);

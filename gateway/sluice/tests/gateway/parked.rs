@@ -10,7 +10,7 @@ use sluice_chaos::rogue::Rogue;
 use sluice_chaos::ws;
 
 use crate::configs::{passing, passing_with};
-use crate::support::{Gateway, Setup, WITH_TLS, eventually};
+use crate::support::{Gateway, Setup, eventually};
 
 const GET: &str = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -45,12 +45,7 @@ async fn start(recorder: &Recorder, listeners: &'static str) -> Gateway {
 async fn a_parked_connection_serves_again() {
     let (authority, recorder) = (Authority::new(), Recorder::start());
     let pair = authority.issue(&["localhost"]);
-    let setup = Setup {
-        listeners: Some(WITH_TLS),
-        files: vec![("cert.pem", pair.cert_pem), ("key.pem", pair.key_pem)],
-        ..Setup::default()
-    };
-    let gateway = Gateway::start_with(&passing(recorder.addr()), setup).await;
+    let gateway = Gateway::start_with(&passing(recorder.addr()), Setup::with_tls(&pair)).await;
     let trust = pki::client_config(&authority, &["http/1.1"]);
     let mut clients =
         [gateway.client().await, Client::connect_tls(gateway.https, "localhost", trust).await];

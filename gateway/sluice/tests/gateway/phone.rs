@@ -9,7 +9,7 @@ use sluice_chaos::provider::{APPID, Login, Manner, Phone, Provider, SECRET};
 use sluice_chaos::raw;
 
 use crate::login::{KEY, send};
-use crate::support::{Gateway, Setup, eventually, refusal};
+use crate::support::{Gateway, Setup, reason, refusal};
 
 const NUMBER: &str = "13580006666";
 
@@ -45,10 +45,6 @@ async fn log_in(gateway: &Gateway, provider: &Provider, user: &str) -> String {
 async fn ask(gateway: &Gateway, token: &str, code: &str) -> raw::Response {
     let line = format!("Authorization: Bearer {token}\r\n");
     send(gateway, "/auth/phone", &line, &json!({ "code": code }).to_string()).await
-}
-
-fn reason(answer: &raw::Response) -> (u16, String) {
-    (answer.status, answer.json()["reason"].as_str().unwrap_or_default().to_owned())
 }
 
 /// Shows O-05.
@@ -126,20 +122,10 @@ async fn a_code_is_sent_again_only_where_it_was_not_looked_at() {
 async fn gateways_send_a_code_of_a_button_once_between_them() {
     let (provider, redis) = (Provider::start(), Redis::start().await);
     let start = async || {
-        let env = vec![
-            ("APP_SECRET", SECRET.to_owned()),
-            ("REDIS_URL", redis.url()),
-            ("STORE_KEY", format!("store-{KEY}")),
-        ];
+        let env = vec![("APP_SECRET", SECRET.to_owned()), ("STORE_KEY", format!("store-{KEY}"))];
         let keys = "store_keys: [{ kid: s1, secret: \"${STORE_KEY}\" }]";
         let config = config(&provider, keys, r#"redis: { url: "${REDIS_URL}" }"#);
-        let setup = Setup { env, workers: Some(1), ..Setup::default() };
-        let gateway = Gateway::start_with(&config, setup).await;
-        eventually("the connection to Redis", async || {
-            gateway.metric("sluice_redis_connections").await > 0.5
-        })
-        .await;
-        gateway
+        Gateway::start_with_redis(&config, &redis, Setup { env, ..Setup::default() }).await
     };
     let (one, two) = (start().await, start().await);
     let token = log_in(&one, &provider, "o-1").await;

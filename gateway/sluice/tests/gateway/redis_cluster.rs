@@ -24,10 +24,7 @@ const EACH_USER: &str = "{ limit: 6, per: 1h, key: \"header:X-User\", address_li
 async fn start(redis: &str, filter: &str) -> Gateway {
     let setup = Setup { workers: Some(1), ..Setup::default() };
     let gateway = Gateway::start_with(&config(redis, filter), setup).await;
-    eventually("the connection to Redis", async || {
-        gateway.metric("sluice_redis_connections").await > 0.5
-    })
-    .await;
+    gateway.connected().await;
     gateway
 }
 

@@ -35,13 +35,6 @@ async fn start_knowing(url: String, filter: &str, key: &Key) -> Gateway {
     Gateway::start_with(&config(filter), setup).await
 }
 
-async fn connected(gateway: &Gateway) {
-    eventually("the connection to Redis", async || {
-        gateway.metric("sluice_redis_connections").await > 0.5
-    })
-    .await;
-}
-
 async fn mode(gateway: &Gateway) -> String {
     let answer = gateway.get("/limited").await;
     assert!(matches!(answer.status, 200 | 429), "status {}", answer.status);
@@ -68,7 +61,7 @@ async fn a_wrong_password_costs_no_request_and_is_told() {
     assert!(wrong.metric(told).await > 49.5);
 
     let right = start(url("right"), "{ limit: 1000, per: 1h, key: route }").await;
-    connected(&right).await;
+    right.connected().await;
     assert_eq!(mode(&right).await, "shared");
     // Changed while connections stand: who is connected goes on.
     assert_eq!(right.metric("sluice_redis_errors_total").await, 0.0);
@@ -79,7 +72,7 @@ async fn a_wrong_password_costs_no_request_and_is_told() {
 async fn a_redis_that_may_not_write_is_done_without_until_it_may() {
     let redis = Redis::start().await;
     let gateway = start(redis.url(), "{ limit: 100000, per: 1h, key: route }").await;
-    connected(&gateway).await;
+    gateway.connected().await;
     assert_eq!(mode(&gateway).await, "shared");
     for (fault, healed, kind) in [
         (
@@ -108,7 +101,7 @@ async fn clients_that_leave_never_shift_the_answers_of_others() {
     let filter =
         "{ limit: 7, per: 1h, key: \"header:X-User\", address_limit: 1000000, prepay: false }";
     let gateway = start(redis.url(), filter).await;
-    connected(&gateway).await;
+    gateway.connected().await;
     for round in 0..20 {
         // Of each user's calls every second one is left by its client while Redis is being asked.
         let users = (0..20).map(async |n| {
@@ -132,8 +125,8 @@ async fn a_busy_key_pays_in_advance_and_is_never_over() {
     let redis = Redis::start().await;
     let filter = "{ limit: 1200, per: 1h, key: route, on_store_error: deny }";
     let (one, two) = (start(redis.url(), filter).await, start(redis.url(), filter).await);
-    connected(&one).await;
-    connected(&two).await;
+    one.connected().await;
+    two.connected().await;
     let load = |gateway: &Gateway| {
         let plan = Plan::new(gateway.http, "/limited").host("localhost").per_second(250);
         plan.duration(Duration::from_secs(4)).start()
@@ -164,7 +157,7 @@ async fn of_several_keys_the_proven_one_counts_and_nobody_can_use_it_up() {
     let filter = "{ limit: 3, per: 1h, key: \"claim:openid | api_key:X-Api-Key | address\", \
         address_limit: 8 }";
     let gateway = start_knowing(redis.url(), filter, &key).await;
-    connected(&gateway).await;
+    gateway.connected().await;
     let bearer = |claims: &str| {
         format!("Bearer {}", key.token(&format!(r#"{{{claims}"exp":{}}}"#, now() + 600)))
     };

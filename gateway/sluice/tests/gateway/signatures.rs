@@ -2,6 +2,7 @@
 //! each passes once. All signatures are made by the openssl program.
 
 mod keys;
+mod read_ahead;
 mod replays;
 mod schemes;
 
@@ -35,10 +36,6 @@ fn date(seconds: u64) -> String {
         .output()
         .unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-fn reason(response: &Response) -> (u16, String) {
-    (response.status, response.json()["reason"].as_str().unwrap_or("").to_owned())
 }
 
 async fn call(

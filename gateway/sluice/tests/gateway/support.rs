@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sluice_chaos::process::{Daemon, Ready, free_port};
+use sluice_chaos::pki::Pair;
+use sluice_chaos::process::{Daemon, Ready, Redis, free_port};
 use sluice_chaos::raw;
 
 pub(crate) use leaks::CANARY;
@@ -40,6 +41,14 @@ pub(crate) struct Setup {
     pub(crate) with_token: bool,
     /// A shell's command line to start it by: `"$@"` is the gateway, `$FOLDER` the config's folder.
     pub(crate) by: Option<&'static str>,
+}
+
+impl Setup {
+    /// TLS beside the plain listener, with this certificate.
+    pub(crate) fn with_tls(pair: &Pair) -> Self {
+        let files = vec![("cert.pem", pair.cert_pem.clone()), ("key.pem", pair.key_pem.clone())];
+        Self { files, listeners: Some(WITH_TLS), ..Self::default() }
+    }
 }
 
 const LISTENERS: &str = r#"listeners:
@@ -95,6 +104,23 @@ impl Gateway {
         command.envs(setup.env.clone());
         let daemon = Daemon::start(command, serving()).await;
         Self { http, https, admin, daemon, folder, head, leaks, setup }
+    }
+
+    /// Starts with one worker, and waits until that is connected to the Redis that the config names as
+    /// `${REDIS_URL}`.
+    pub(crate) async fn start_with_redis(config: &str, redis: &Redis, mut setup: Setup) -> Self {
+        setup.env.push(("REDIS_URL", redis.url()));
+        let gateway = Self::start_with(config, Setup { workers: Some(1), ..setup }).await;
+        gateway.connected().await;
+        gateway
+    }
+
+    /// Waits until a worker is connected to a Redis.
+    pub(crate) async fn connected(&self) {
+        eventually("the connection to Redis", async || {
+            self.metric("sluice_redis_connections").await > 0.5
+        })
+        .await;
     }
 
     /// Another process with the same config, and more words on its command line.
@@ -209,6 +235,11 @@ pub(crate) fn proportional(gateway: &Gateway) -> u64 {
     let rollup = std::fs::read_to_string(path).unwrap();
     let line = rollup.lines().find(|line| line.starts_with("Pss:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+/// The status of an answer, and the word by which the gateway refuses.
+pub(crate) fn reason(answer: &raw::Response) -> (u16, String) {
+    (answer.status, answer.json()["reason"].as_str().unwrap_or_default().to_owned())
 }
 
 /// Waits until `condition` holds, 10 s at most.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sluice_chaos::process::{Redis, tool};
 use sluice_chaos::recorder::{Answer, Recorder};
 
-use crate::support::{Gateway, Setup, eventually};
+use crate::support::{Gateway, Setup};
 use crate::tokens::{Key, now};
 
 /// A wall clock that can be set, through the library of the program `faketime`.
@@ -104,10 +104,7 @@ async fn z_04_limits_in_redis_follow_its_clock() {
         let env = [clock.env(), vec![("REDIS_URL", redis.url())]].concat();
         let setup = Setup { env, workers: Some(1), ..Setup::default() };
         let gateway = Gateway::start_with(config, setup).await;
-        eventually("the connection to Redis", async || {
-            gateway.metric("sluice_redis_connections").await > 0.5
-        })
-        .await;
+        gateway.connected().await;
         gateways.push(gateway);
     }
     let (mut admitted, mut shared, mut local, mut asked) = (0, 0, 0, 0);

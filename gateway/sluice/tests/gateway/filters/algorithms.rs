@@ -6,7 +6,7 @@ use sluice_chaos::load::Plan;
 use sluice_chaos::process::Redis;
 use sluice_chaos::raw::Response;
 
-use crate::support::{Gateway, Setup, eventually};
+use crate::support::{Gateway, Setup};
 use crate::tokens::{Key, now};
 
 fn config(filter: &str) -> String {
@@ -36,10 +36,7 @@ async fn start(filter: &str, key: &Key, redis: Option<&Redis>) -> Gateway {
     let setup = Setup { env, files, workers: Some(1), ..Setup::default() };
     let gateway = Gateway::start_with(&config(filter), setup).await;
     if redis.is_some() {
-        eventually("the connection to Redis", async || {
-            gateway.metric("sluice_redis_connections").await > 0.5
-        })
-        .await;
+        gateway.connected().await;
     }
     gateway
 }

@@ -38,10 +38,7 @@ async fn start_before(redis: Option<&Redis>, service: &str) -> Gateway {
     let setup = Setup { env, workers: Some(1), ..Setup::default() };
     let gateway = Gateway::start_with(&config(FILTER, service), setup).await;
     if redis.is_some() {
-        eventually("the connection to Redis", async || {
-            gateway.metric("sluice_redis_connections").await > 0.5
-        })
-        .await;
+        gateway.connected().await;
     }
     gateway
 }

@@ -3,7 +3,7 @@
 use sluice_chaos::raw::Response;
 use sluice_chaos::recorder::{Answer, Recorder};
 
-use crate::support::{Gateway, Setup, eventually};
+use crate::support::{Gateway, Setup, eventually, reason};
 use crate::tokens::{Key, base64url, now};
 
 async fn call(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> Response {
@@ -12,10 +12,6 @@ async fn call(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> Respon
 
 async fn bearer(gateway: &Gateway, path: &str, token: &str) -> Response {
     call(gateway, path, &[("Authorization", &format!("Bearer {token}"))]).await
-}
-
-fn reason(response: &Response) -> (u16, String) {
-    (response.status, response.json()["reason"].as_str().unwrap_or("").to_owned())
 }
 
 fn lasting(more: &str) -> String {

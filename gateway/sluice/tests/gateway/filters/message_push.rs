@@ -8,7 +8,7 @@ use sluice_chaos::provider::{APPID, PUSH_KEY, PUSH_TOKEN, Push};
 use sluice_chaos::raw;
 use sluice_chaos::recorder::{Answer, Recorder};
 
-use crate::support::{Gateway, Setup, eventually};
+use crate::support::{Gateway, Setup, reason};
 
 fn config(service: &Recorder, filter: &str, top: &str) -> String {
     format!(
@@ -48,10 +48,6 @@ async fn send(gateway: &Gateway, push: &Push) -> raw::Response {
     let mut client = gateway.client().await;
     client.send(request.as_bytes()).await;
     client.response().await
-}
-
-fn reason(answer: &raw::Response) -> (u16, String) {
-    (answer.status, answer.json()["reason"].as_str().unwrap_or_default().to_owned())
 }
 
 /// Shows O-06.
@@ -142,16 +138,9 @@ async fn what_the_service_did_not_take_comes_again() {
 async fn gateways_let_a_message_through_once_between_them() {
     let (service, redis) = (Recorder::start(), Redis::start().await);
     let start = async || {
-        let mut env = env();
-        env.push(("REDIS_URL", redis.url()));
         let config = config(&service, SECURE, r#"redis: { url: "${REDIS_URL}" }"#);
-        let setup = Setup { env, workers: Some(1), ..Setup::default() };
-        let gateway = Gateway::start_with(&config, setup).await;
-        eventually("the connection to Redis", async || {
-            gateway.metric("sluice_redis_connections").await > 0.5
-        })
-        .await;
-        gateway
+        let setup = Setup { env: env(), ..Setup::default() };
+        Gateway::start_with_redis(&config, &redis, setup).await
     };
     let (one, two) = (start().await, start().await);
     let push = Push::sealed(r#"{"MsgId":77}"#, APPID);

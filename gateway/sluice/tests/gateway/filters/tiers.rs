@@ -5,7 +5,7 @@ use std::time::Duration;
 use sluice_chaos::load::Plan;
 use sluice_chaos::process::Redis;
 
-use crate::support::{Gateway, Setup, eventually};
+use crate::support::{Gateway, Setup};
 use crate::tokens::{Key, now};
 
 const CONFIG: &str = r#"
@@ -30,19 +30,9 @@ routes:
 const SECONDS: u32 = 60;
 
 async fn start(redis: &Redis, key: &Key, prepay: bool) -> Gateway {
-    let env = vec![("REDIS_URL", redis.url())];
-    let setup = Setup {
-        env,
-        files: vec![("k.key", key.shared.clone())],
-        workers: Some(1),
-        ..Setup::default()
-    };
-    let gateway = Gateway::start_with(&CONFIG.replace("PREPAY", &prepay.to_string()), setup).await;
-    eventually("the connection to Redis", async || {
-        gateway.metric("sluice_redis_connections").await > 0.5
-    })
-    .await;
-    gateway
+    let setup = Setup { files: vec![("k.key", key.shared.clone())], ..Setup::default() };
+    let config = CONFIG.replace("PREPAY", &prepay.to_string());
+    Gateway::start_with_redis(&config, redis, setup).await
 }
 
 /// Offers each tier at least twice its rate for a minute; prints what was admitted beside

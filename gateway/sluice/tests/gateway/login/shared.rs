@@ -6,7 +6,7 @@ use sluice_chaos::process::Redis;
 use sluice_chaos::provider::{Login, Manner, Provider, SECRET};
 
 use super::{KEY, config, log_in, with_token};
-use crate::support::{Gateway, Setup, eventually};
+use crate::support::{Gateway, Setup};
 
 const STORE: &str =
     "\n  store_keys: [{ kid: s1, secret: \"${STORE_KEY}\" }]\nredis: { url: \"${REDIS_URL}\" }\n";
@@ -22,10 +22,7 @@ pub(super) async fn start(provider: &Provider, redis: &Redis, login: &str) -> Ga
         Gateway::start_with(&config, Setup { env, workers: Some(1), ..Setup::default() }).await;
     // A worker connects when it is first asked.
     log_in(&gateway, "nobody").await;
-    eventually("the connection to Redis", async || {
-        gateway.metric("sluice_redis_connections").await > 0.5
-    })
-    .await;
+    gateway.connected().await;
     gateway
 }
 

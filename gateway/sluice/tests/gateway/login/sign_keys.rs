@@ -7,7 +7,7 @@ use sluice_chaos::provider::{Login, Provider};
 use sluice_chaos::raw;
 
 use super::{config, log_in, send, setup};
-use crate::support::Gateway;
+use crate::support::{Gateway, reason};
 use crate::tokens::{base64url, digest, hex, mac};
 
 const MASTER: &str = "master-0123456789-0123456789-0123456789";
@@ -79,10 +79,6 @@ impl Client {
         let body = r#"{"order":7}"#;
         send(gateway, "/orders?a=1", &self.sign("/orders?a=1", body, nonce), body).await
     }
-}
-
-fn reason(answer: &raw::Response) -> (u16, String) {
-    (answer.status, answer.json()["reason"].as_str().unwrap_or_default().to_owned())
 }
 
 /// Shows K-01, K-02.

@@ -2,24 +2,20 @@
 
 use sluice_chaos::process::Redis;
 
-use super::{SECRET, XCa, reason};
-use crate::support::{Gateway, Setup, eventually};
+use super::{SECRET, XCa};
+use crate::configs::echoing;
+use crate::support::{Gateway, Setup, eventually, reason};
 
 const NEW: &str = "another-secret-0123456789";
 
 fn config(secrets: &str, more: &str) -> String {
-    format!(
-        r#"
-upstreams: {{ echo: {{ builtin: echo }} }}
-routes:
-  - id: a
-    match: {{ path: /a }}
-    upstream: echo
-    filters:
-      - signature: {{ scheme: x-ca, keys: [ {{ id: demo, secret: {secrets} {more} }} ] }}
-      - headers: {{ request: {{ set: {{ X-App: "{{claim.key}}/{{claim.tier}}/{{claim.roles}}" }} }} }}
-"#
-    )
+    let app = "{claim.key}/{claim.tier}/{claim.roles}";
+    echoing(&[
+        format!(
+            "signature: {{ scheme: x-ca, keys: [ {{ id: demo, secret: {secrets} {more} }} ] }}"
+        ),
+        format!("headers: {{ request: {{ set: {{ X-App: \"{app}\" }} }} }}"),
+    ])
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 
 use sluice_chaos::process::Redis;
 
-use super::{SECRET, XCa, nonce, reason};
-use crate::support::{Gateway, Setup};
+use super::{SECRET, XCa, nonce};
+use crate::support::{Gateway, Setup, reason};
 
 fn config(more: &str) -> String {
     format!(

@@ -16,10 +16,8 @@ upstreams: { echo: { builtin: echo } }
 routes: [ { id: all, upstream: echo } ]
 "#;
 
-async fn start(pair: &Pair) -> Gateway {
-    let files = vec![("cert.pem", pair.cert_pem.clone()), ("key.pem", pair.key_pem.clone())];
-    let setup = Setup { listeners: Some(WITH_TLS), files, ..Setup::default() };
-    Gateway::start_with(CONFIG, setup).await
+pub(super) async fn start(pair: &Pair) -> Gateway {
+    Gateway::start_with(CONFIG, Setup::with_tls(pair)).await
 }
 
 /// As an ACME client does it: each file is written aside and renamed over the old one.
