@@ -10,9 +10,9 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, date_time_ymd,
 };
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig,
@@ -65,6 +65,23 @@ impl Authority {
     /// A certificate for servers under these names and addresses.
     pub fn issue(&self, names: &[&str]) -> Pair {
         self.sign(server_params(names))
+    }
+
+    /// The same, and it says where the authority's certificate is, as those of public authorities do
+    /// (RFC 5280 section 4.2.2.1).
+    pub fn issue_public(&self, names: &[&str]) -> Pair {
+        const ACCESS: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 1, 1];
+        let der = |tag: u8, content: &[u8]| {
+            let length = u8::try_from(content.len()).expect("a short form");
+            [&[tag, length], content].concat()
+        };
+        // A sequence of one description: the method `caIssuers`, and a URI.
+        let method = der(0x06, b"\x2b\x06\x01\x05\x05\x07\x30\x02");
+        let place = der(0x86, b"http://ca.test/ca.cer");
+        let access = der(0x30, &der(0x30, &[method, place].concat()));
+        let mut params = server_params(names);
+        params.custom_extensions = vec![CustomExtension::from_oid_content(&ACCESS, access)];
+        self.sign(params)
     }
 
     /// The same, but its time is over.

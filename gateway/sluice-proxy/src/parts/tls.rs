@@ -2,6 +2,7 @@
 //! whom the gateway believes to be who, and certificates for trying things out.
 
 mod certificates;
+mod chain;
 mod client_auth;
 mod development;
 pub(crate) mod identity;

@@ -8,6 +8,7 @@ use rustls::server::{ProducesTickets, StoresServerSessions};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::Version;
+use super::chain;
 use super::client_auth::Policy;
 use crate::base::secured::Scope;
 use crate::base::yaml::Place;
@@ -84,6 +85,7 @@ impl Certificates {
             env.problems.error(&at.field("cert_file"), "the first certificate cannot be parsed");
             return false;
         };
+        chain::judge(&key.cert, &at.field("cert_file"), env);
         let names = names(&parsed);
         let validity = parsed.validity();
         let (not_before, not_after) =
