@@ -9,7 +9,7 @@ use sluice_chaos::rogue::Rogue;
 use sluice_chaos::ws;
 
 use crate::configs::{passing, passing_with};
-use crate::support::{Gateway, Setup, WITH_TLS, eventually};
+use crate::support::{Gateway, Setup, eventually};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
@@ -43,7 +43,11 @@ async fn a_tunnel_keeps_its_place_among_the_connections_to_its_service() {
 async fn messages_pass_both_ways_and_are_counted() {
     let echo = ws::Echo::start();
     let gateway = Gateway::start(&passing_with(echo.addr(), "", "websocket: true,")).await;
-    let headers = [("Sec-WebSocket-Protocol", "chat"), ("X-Forwarded-For", "9.9.9.9")];
+    let headers = [
+        ("Sec-WebSocket-Protocol", "chat"),
+        ("Sec-WebSocket-Extensions", "permessage-deflate"),
+        ("X-Forwarded-For", "9.9.9.9"),
+    ];
     let mut client =
         ws::Client::connect(gateway.http, "chat.example", "/room?id=1", &headers).await;
     assert_eq!(client.response.header("connection").unwrap().to_ascii_lowercase(), "upgrade");
@@ -69,6 +73,7 @@ async fn messages_pass_both_ways_and_are_counted() {
     assert_eq!(handshake.all("host"), ["chat.example"]);
     assert_eq!(handshake.all("x-forwarded-for"), ["127.0.0.1"]);
     assert_eq!(handshake.header("sec-websocket-protocol"), Some("chat"));
+    assert_eq!(handshake.header("sec-websocket-extensions"), Some("permessage-deflate"));
     assert!(handshake.lists("connection", "upgrade"), "{handshake:?}");
 
     client.close(1000).await;
@@ -154,13 +159,8 @@ async fn a_handshake_that_is_not_well_formed_is_refused() {
 async fn inside_tls() {
     let (authority, echo) = (Authority::new(), ws::Echo::start());
     let pair = authority.issue(&["localhost"]);
-    let setup = Setup {
-        listeners: Some(WITH_TLS),
-        files: vec![("cert.pem", pair.cert_pem), ("key.pem", pair.key_pem)],
-        ..Setup::default()
-    };
     let config = passing_with(echo.addr(), "", "websocket: true,");
-    let gateway = Gateway::start_with(&config, setup).await;
+    let gateway = Gateway::start_with(&config, Setup::with_tls(&pair)).await;
     let trust = pki::client_config(&authority, &["http/1.1"]);
     let mut client = ws::Client::connect_tls(gateway.https, "localhost", trust, "/", &[]).await;
     client.send_text("secret").await;
