@@ -48,8 +48,9 @@ impl Default for Config {
             requests: 10_000,
             queue: 1_000,
             max_wait: Span(std::time::Duration::from_millis(200)),
-            // They hold places among `requests`, and should never be most of them.
-            unattended: 1_000,
+            // Each holds a connection to a service, of which an endpoint has 1,024 by default. A client is on one
+            // worker: who sends writes over HTTP/2 and resets them gains little over keeping 100 streams open.
+            unattended: 256,
             memory_limit: None,
         }
     }

@@ -331,6 +331,19 @@ async fn without_its_client_nothing_is_tried_again_and_nobody_stands_in() {
 }
 
 #[tokio::test]
+async fn a_breaker_hears_what_came_of_it() {
+    let slow = Slow::answering("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
+    let breaker = "breaker: { consecutive_failures: 1, open_for: 60s },";
+    let gateway = one_worker(&passing_with(slow.rogue.addr(), breaker, "")).await;
+    send_and_leave(&gateway, &slow, &post("/"), 1).await;
+    open(&gateway, 1.0).await;
+    slow.answer();
+    nothing_left(&gateway).await;
+    assert_eq!(gateway.get("/").await.json()["reason"], "breaker_open");
+    assert_eq!(slow.rogue.heads().len(), 1);
+}
+
+#[tokio::test]
 async fn it_keeps_its_place_until_it_is_over() {
     let slow = Slow::start();
     let route = "bulkhead: { requests: 1, queue: 0 },";
