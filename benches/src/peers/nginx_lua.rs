@@ -46,10 +46,10 @@ fn script(port: u16) -> String {
         state.sha = assert(client:script("load", WINDOW))
       end
       local answer, err = client:evalsha(state.sha, 1, "lua:{{" .. ngx.var.binary_remote_addr .. "}}",
-        1, 1000000000, 1000000, 0, 0)
+        1, 1000000000, 1000000, 0, 0, 2000)
       if not answer then ngx.log(ngx.ERR, err) return ngx.exit(503) end
       client:set_keepalive(60000, 256)
-      if answer[1] == 0 then return ngx.exit(429) end
+      if answer:find("^%z%z%z%z%z%z%z%z") then return ngx.exit(429) end
 "#
     )
 }

@@ -192,7 +192,7 @@ async fn keys_in_redis_expire_and_tell_nothing() {
     let keys = ask(&["keys", "*"]);
     assert!(!keys.trim().is_empty());
     for key in keys.lines().filter(|key| *key != "sluice:gateways") {
-        assert!(key.starts_with("sluice:w:{") && !key.contains("138"), "{key}");
+        assert!(key.starts_with("sluice:s:{") && !key.contains("138"), "{key}");
         let left: i64 = ask(&["pttl", key]).trim().parse().unwrap();
         assert!((1..=7_200_000).contains(&left), "{key} lives for {left} ms");
     }

@@ -3,24 +3,28 @@
 -- that holds something else is made anew.
 -- KEYS[1] the bucket; ARGV calls wanted, limit, span in microseconds, the most the level may be, calls
 -- given back.
--- Returns {calls admitted, as many as fit; now; level before them}.
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local wanted, limit, span = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local most = tonumber(ARGV[4])
-local held = redis.pcall('HMGET', KEYS[1], 'l', 't')
-if held.err then
-  redis.call('DEL', KEYS[1])
-  held = {}
+-- Returns calls admitted, as many as fit; now; level before them. Packed, for the reasons of the window.
+local call, pack = redis.call, struct.pack
+local time = call('TIME')
+local now = time[1] * 1000000 + time[2]
+local wanted, limit, span, most, back = ARGV[1] + 0, ARGV[2] + 0, ARGV[3] + 0, ARGV[4] + 0, ARGV[5] + 0
+local level = 0
+-- What is longer than a bucket is not read whole.
+local held = redis.pcall('GETRANGE', KEYS[1], '0', '16')
+if #held == 16 then
+  local poured, at = struct.unpack('<dd', held)
+  level = math.max(0, poured - math.max(0, now - at) * limit - back * span)
 end
-local level, at = tonumber(held[1] or 0) or 0, tonumber(held[2] or now) or now
-level = math.max(0, level - math.max(0, now - at) * limit - tonumber(ARGV[5]) * span)
-local calls = math.min(wanted, math.floor((most - level) / span))
-if calls < 1 and ARGV[5] == '0' then
-  return {0, now, level}
+local calls = math.floor((most - level) / span)
+if calls > wanted then
+  calls = wanted
 end
-calls = math.max(0, calls)
+if calls < 1 then
+  calls = 0
+  if back == 0 then
+    return pack('<I8I8I8', calls, now, level)
+  end
+end
 local poured = level + calls * span
-redis.call('HSET', KEYS[1], 'l', string.format('%.0f', poured), 't', string.format('%.0f', now))
-redis.call('PEXPIRE', KEYS[1], math.ceil(poured / limit / 1000) + 1000)
-return {calls, now, level}
+call('SET', KEYS[1], pack('<dd', poured, now), 'PX', math.ceil(poured / limit / 1000) + 1000)
+return pack('<I8I8I8', calls, now, level)

@@ -130,7 +130,8 @@ impl Scripts {
         let (script, words) = match rules {
             Rules::Window(rules) => {
                 let (limit, per) = (Number(rules.limit), Number(micros(rules.per)));
-                (&self.window, smallvec![calls, limit, per, back, lot])
+                let kept = Number(micros(rules.per.saturating_mul(2)).div_ceil(1000));
+                (&self.window, smallvec![calls, limit, per, back, lot, kept])
             }
             Rules::Exact(rules) => {
                 (&self.exact, smallvec![calls, Number(rules.limit), Number(micros(rules.per))])
@@ -227,9 +228,9 @@ impl Rules<'_> {
     /// Tells counters of different kinds apart.
     pub(super) fn letter(&self) -> u8 {
         match self {
-            Self::Window(_) => b'w',
+            Self::Window(_) => b's',
             Self::Exact(_) => b'x',
-            Self::Bucket(_) => b'b',
+            Self::Bucket(_) => b't',
             Self::Quota(_) => b'q',
         }
     }
@@ -246,7 +247,10 @@ pub(crate) fn most(rules: &bucket::Rules) -> u64 {
 /// The engine's arithmetic over what Redis held: how many it admitted, its time in microseconds, and what
 /// the script says of before.
 pub(super) fn granted(reply: &Reply, rules: &Rules<'_>) -> Option<Granted> {
-    let told = |index: usize| reply.items().get(index).and_then(Reply::number);
+    let told = |index: usize| match reply {
+        Reply::Text(numbers) => packed(numbers, index),
+        _ => reply.items().get(index).and_then(Reply::number),
+    };
     let (calls, now) = (told(0)?, told(1)?);
     let held = |index: usize| told(index + 2).unwrap_or(0);
     let (admitted, at) = (calls > 0, Moment::from_nanos(now.saturating_mul(1000)));
@@ -280,6 +284,12 @@ pub(super) fn granted(reply: &Reply, rules: &Rules<'_>) -> Option<Granted> {
         verdict.retry_after = if admitted { Duration::ZERO } else { Duration::from_millis(1) };
     }
     Some(Granted { verdict, calls, fresh, lot })
+}
+
+/// One of the numbers of eight bytes that a script has packed.
+fn packed(numbers: &[u8], index: usize) -> Option<u64> {
+    let number = numbers.chunks_exact(8).nth(index)?;
+    Some(u64::from_le_bytes(number.try_into().ok()?))
 }
 
 /// The log itself stays in Redis; it says how long it is, and the two moments that matter.
