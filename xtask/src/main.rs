@@ -30,7 +30,7 @@ usage: cargo xtask <verb>
   budget [--calls | --write]
                     instructions and allocations of a request, against benches/budgets.json;
                     --calls only those of the engine's mechanisms
-  pgo               a release build guided by what the benchmarks do
+  pgo               counts anew what release builds are laid out by
   conformance [--only WORD] [--sluice PROGRAM] [--write-docs]
                     clients and scanners that others wrote, against Sluice, nginx and HAProxy
   ci                lint, deny, test and the budgets of mechanisms, with the time of each
