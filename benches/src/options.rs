@@ -20,6 +20,7 @@ usage: cargo xtask bench [options]
   --seconds N          seconds measured in each cell (default 3)
   --quick              1 round of 1 second
   --slices N           turns of short slices in each round (default 20)
+  --redis-with-proxy   Redis shares the processor of the proxy, not that of load and back end
   --pass P[,P..]       only these of saturation, slices, steady, idle, calls
   --write-docs         put the tables into docs/performance.md
   --list               name the workloads and stop
@@ -35,6 +36,8 @@ pub(crate) struct Options {
     pub(crate) list: bool,
     pub(crate) write_docs: bool,
     pub(crate) redis: Option<PathBuf>,
+    /// Redis runs where the proxy does, so that load and back end are not what bounds the rate.
+    pub(crate) redis_with_proxy: bool,
     pub(crate) slices: usize,
     wanted: Vec<String>,
 }
@@ -53,6 +56,7 @@ impl Options {
             list: false,
             write_docs: false,
             redis: None,
+            redis_with_proxy: false,
             slices: 20,
             wanted: PASSES.map(str::to_owned).into(),
         }
@@ -82,6 +86,7 @@ impl Options {
                     options.lengths.measured = 1;
                 }
                 "--slices" => options.slices = number(word, value()?)?,
+                "--redis-with-proxy" => options.redis_with_proxy = true,
                 "--pass" => options.wanted = passes(value()?)?,
                 "--write-docs" => options.write_docs = true,
                 "--list" => options.list = true,

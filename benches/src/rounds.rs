@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::cell::{self, Cell, Task};
-use crate::child::{Line, Running};
+use crate::child::{LOAD, Line, PROXY, Running};
 use crate::failure::{Failure, Outcome};
 use crate::ground::Ground;
 use crate::options::Options;
@@ -91,6 +91,8 @@ impl Backends {
             let port = bench.redis_port.to_string();
             let line = Line::new(program).args(["--port", &port, "--bind", "127.0.0.1"]);
             let line = line.args(["--save", "", "--appendonly", "no"]);
+            let processor = if options.redis_with_proxy { PROXY } else { LOAD };
+            let line = line.on(&processor.to_string());
             running.push(line.start(&folder.join("redis.log"))?);
         }
         Ok(Self { _running: running, redis: options.redis.is_some() })
