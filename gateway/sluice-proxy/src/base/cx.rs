@@ -170,6 +170,8 @@ pub(crate) struct Cx {
     pub(crate) sensitive: bool,
     /// Whether it is a call of a batch. Writer: `path::pipeline`.
     pub(crate) batched: bool,
+    /// Whether a page of another origin reads its answer, in a batch. Writer: `path::pipeline`.
+    pub(crate) foreign: bool,
     /// The fields as the client sent them, where the request is a batch. Writer: `path::pipeline`.
     pub(crate) said: Option<Box<HeaderMap>>,
     /// The proven caller. Writers: filters that identify.
@@ -252,6 +254,7 @@ impl Cx {
             request_id: None,
             sensitive: false,
             batched: false,
+            foreign: false,
             said: None,
             principal: None,
             keyed: None,

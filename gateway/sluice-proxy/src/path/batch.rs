@@ -7,21 +7,24 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::stream::{self, Stream};
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response};
+use tokio::sync::mpsc;
 
 use super::builtin::read_body;
 use super::login::only_post;
 use super::record::{Inbound, Record};
 use crate::base::body::Body;
 use crate::base::fault::Fault;
+use crate::lasting::tasks::{self, Kind, Owned};
 
 mod answer;
 mod item;
 mod plan;
 mod references;
 mod run;
+mod weight;
 
 use item::Around;
 use run::Run;
@@ -50,11 +53,7 @@ pub(super) async fn serve(
     let by_line = wants_lines(&fields);
     let mut run = Run::new(plan, Around::of(record, *fields, inbound.head.version));
     if by_line {
-        let lines = stream::unfold(run, |mut run| async move {
-            let (at, done) = run.next().await?;
-            Some((Bytes::from(answer::line(run.id(at), &done)), run))
-        });
-        return Ok(answered(Body::made(lines), LINES));
+        return Ok(answered(Body::made(lines(run)), LINES));
     }
     let mut answers: Vec<String> = vec![String::new(); run.len()];
     while let Some((at, done)) = run.next().await {
@@ -64,6 +63,23 @@ pub(super) async fn serve(
     }
     let whole = format!("{{\"responses\":[{}]}}\n", answers.join(","));
     Ok(answered(Body::full(whole), "application/json; charset=utf-8"))
+}
+
+/// The answers as lines. Calls go on, and end in time, while nobody reads: what waits to be read has the room of
+/// all answers together. They end with whoever reads.
+fn lines(mut run: Run) -> impl Stream<Item = Bytes> {
+    let (tell, told) = mpsc::channel(run.len());
+    let work = tasks::local(Kind::Stream, async move {
+        while let Some((at, done)) = run.next().await {
+            let line = Bytes::from(answer::line(run.id(at), &done));
+            if tell.send(line).await.is_err() {
+                return;
+            }
+        }
+    });
+    stream::unfold((told, Owned::new(work)), |(mut told, work)| async move {
+        told.recv().await.map(|line| (line, (told, work)))
+    })
 }
 
 /// A page of another origin may send a POST of plain text without asking, and with cookies; it must not get by a

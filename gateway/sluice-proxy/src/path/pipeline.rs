@@ -59,6 +59,8 @@ pub(crate) struct Call {
     pub(crate) body: Inlet,
     /// Its place in the trace of the batch.
     pub(crate) trace: Trace,
+    /// A page of another origin reads the answer.
+    pub(crate) foreign: bool,
     /// When nobody waits for it any more.
     pub(crate) until: Moment,
 }
@@ -72,6 +74,7 @@ pub(crate) fn call(
 ) -> impl Future<Output = Response<Body>> {
     let mut cx = Cx::begin(peer, clock::now(), view.settings.envelope);
     (cx.batched, cx.trace, cx.deadline) = (true, Some(call.trace), Some(call.until));
+    cx.foreign = call.foreign;
     attended(cx, worker, view, call.head, call.body, false)
 }
 
@@ -208,7 +211,10 @@ async fn run(record: &mut Record, inbound: &mut Inbound) -> Result<Response<Body
     }
     let missed = find(record, head).err();
     let route = record.route.and_then(|index| view.routes.get(index)).unwrap_or(&view.unmatched);
-    if record.cx.batched && record.route.is_some() && !route.may_be_batched(&head.method) {
+    if record.cx.batched
+        && record.route.is_some()
+        && !(route.may_be_batched(&head.method) && (!record.cx.foreign || route.lets_page(head)))
+    {
         return Err(Fault::BatchRefused);
     }
     overload::refuse_if_short(record, route)?;

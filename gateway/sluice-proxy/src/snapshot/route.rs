@@ -91,6 +91,11 @@ impl Route {
         !self.batches && self.batch.permits(method)
     }
 
+    /// Whether a page of another origin may make this call and read what comes of it.
+    pub(crate) fn lets_page(&self, head: &http::request::Parts) -> bool {
+        self.chain.iter().find_map(|filter| filter.as_cors()).is_some_and(|cors| cors.lets(head))
+    }
+
     /// A route that leads to no service.
     pub(crate) fn bare(id: &str, chain: Vec<Arc<Filter>>, series: Arc<RouteSeries>) -> Self {
         let chain = Self::sorted(chain);

@@ -3,6 +3,7 @@
 
 mod helper;
 mod limits;
+mod pages;
 
 use serde_json::{Value, json};
 use sluice_chaos::raw::Response;

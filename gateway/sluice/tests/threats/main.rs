@@ -8,6 +8,7 @@
     reason = "tests say what they expect by panicking"
 )]
 
+mod batches;
 mod client;
 mod http2;
 mod limits;
@@ -27,7 +28,7 @@ use std::path::{Path, PathBuf};
 /// Its id, what happens, and what the gateway does about it.
 type Row = (&'static str, &'static str, &'static str);
 
-const PARTS: [(&str, &[Row]); 12] = [
+const PARTS: [(&str, &[Row]); 13] = [
     ("Clients over HTTP/1", client::ROWS),
     ("Clients over HTTP/2", http2::ROWS),
     ("TLS, header fields, paths, tunnels", names::ROWS),
@@ -39,6 +40,7 @@ const PARTS: [(&str, &[Row]); 12] = [
     ("What platforms say", platform::ROWS),
     ("Secrets and logs", secrets::ROWS),
     ("Signatures and keys", signatures::ROWS),
+    ("Batches", batches::ROWS),
     ("The machine", machine::ROWS),
 ];
 const BEGIN: &str = "<!-- begin: made from the tests -->\n";

@@ -4,7 +4,7 @@
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+    ACCESS_CONTROL_REQUEST_METHOD, COOKIE, ORIGIN, VARY,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
@@ -228,6 +228,17 @@ impl Cors {
             headers.insert(ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
         }
         response
+    }
+
+    /// Whether a browser would let a page make this call, and read its answer. The fields that the page sends
+    /// are not looked at: they came with the batch that the call is part of.
+    pub(crate) fn lets(&self, head: &Parts) -> bool {
+        let simple = matches!(head.method, Method::GET | Method::HEAD | Method::POST);
+        let listed = self.methods.as_ref().and_then(|methods| methods.to_str().ok());
+        let mut listed = listed.unwrap_or_default().split(", ");
+        let method = simple || listed.any(|method| method == head.method.as_str() || method == "*");
+        let cookies = head.headers.contains_key(COOKIE);
+        method && (self.credentials || !cookies) && self.admitted(&head.headers).is_some()
     }
 
     fn admitted(&self, headers: &HeaderMap) -> Option<HeaderValue> {

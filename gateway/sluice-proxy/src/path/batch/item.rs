@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, SET_COOKIE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::plan::{Call, Content};
 use super::references::{self, Answers, Reference};
 use crate::base::clock::{self, Moment};
-use crate::base::cx::{Cx, Peer, Trace};
+use crate::base::cx::{Cx, Host, Peer, Trace};
 use crate::base::fault::Fault;
 use crate::base::inlet::Inlet;
 use crate::base::respond;
@@ -67,10 +67,22 @@ pub(super) struct Around {
     fields: HeaderMap,
     version: Version,
     trace: Trace,
+    /// Who reads the answers.
+    page: Page,
     /// When the batch ends.
     pub(super) until: Moment,
     /// Bytes of answers that there still is room for.
     left: Cell<usize>,
+}
+
+/// Whether a page in a browser has sent a batch. What its browser would keep from it, a batch keeps, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Page {
+    No,
+    /// Of this host, as far as one can see.
+    Own,
+    /// Of another origin, which the batch's own route lets in.
+    Foreign,
 }
 
 /// A request that is ready.
@@ -105,12 +117,21 @@ impl Around {
         let rules = &record.view.batch;
         let ours = record.cx.started.after(rules.timeout);
         let until = record.cx.deadline.map_or(ours, |theirs| theirs.min(ours));
+        let page = match &record.cx.origin {
+            Some(origin) if !is_own(origin, record.cx.host.as_ref().map(Host::value)) => {
+                Page::Foreign
+            }
+            // Browsers write it into every request; no script can.
+            _ if fields.contains_key("sec-fetch-site") => Page::Own,
+            _ => Page::No,
+        };
         Self {
             worker: Rc::clone(&record.worker),
             peer: Rc::clone(&record.cx.peer),
             fields,
             version,
             trace: record.cx.trace(),
+            page,
             until,
             left: Cell::new(rules.max_total),
             view: Rc::clone(&record.view),
@@ -121,9 +142,25 @@ impl Around {
         self.view.batch.parallel
     }
 
+    pub(super) fn max_answer(&self) -> usize {
+        self.view.batch.max_answer
+    }
+
     pub(super) fn count(&self, done: &Done) {
         self.worker.shard.batch_item(done.kind);
     }
+}
+
+/// Whether a page of this origin is one of this host. Its scheme is not looked at: who speaks TLS in front of
+/// the gateway does not say so.
+fn is_own(origin: &HeaderValue, host: Option<&HeaderValue>) -> bool {
+    let Some((scheme, own)) = origin.to_str().ok().and_then(|origin| origin.split_once("://"))
+    else {
+        return false;
+    };
+    let port = if scheme == "https" { ":443" } else { ":80" };
+    let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+    own.eq_ignore_ascii_case(host.strip_suffix(port).unwrap_or(host))
 }
 
 /// The request of a call, with what it takes from other answers, or its refusal.
@@ -176,12 +213,17 @@ pub(super) async fn make(around: &Around, made: Made) -> Done {
         head: made.head,
         body: inlet,
         trace: Trace { span_id, ..around.trace },
+        foreign: around.page == Page::Foreign,
         until: around.until,
     };
     let bodiless = call.head.method == Method::HEAD;
     let (worker, view) = (Rc::clone(&around.worker), Rc::clone(&around.view));
     let answer = pipeline::call(worker, view, Rc::clone(&around.peer), call).await;
-    let (head, mut body) = answer.into_parts();
+    let (mut head, mut body) = answer.into_parts();
+    if around.page != Page::No {
+        // No script may read it (Fetch standard, section 2.2.6).
+        head.headers.remove(SET_COOKIE);
+    }
     let mut bytes = BytesMut::new();
     while let Some(frame) = if bodiless { None } else { body.frame().await } {
         let Ok(frame) = frame else {
@@ -230,5 +272,31 @@ impl Done {
     pub(super) fn value(&self) -> Option<Value> {
         let good = self.status.is_success() && !self.headers.contains_key(CONTENT_ENCODING);
         good.then(|| serde_json::from_slice(&self.body).ok()).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_this_host_is_told_from_others() {
+        let own = |origin: &'static str, host: &'static str| {
+            let host = HeaderValue::from_static(host);
+            is_own(&HeaderValue::from_static(origin), Some(&host))
+        };
+        assert!(own("https://a.example", "a.example") && own("https://A.example", "a.example:443"));
+        assert!(own("http://a.example:8080", "a.example:8080"));
+        for (origin, host) in [
+            ("https://b.example", "a.example"),
+            ("https://a.example:8443", "a.example"),
+            ("https://a.example", "a.example:80"),
+            ("https://evila.example", "a.example"),
+            ("null", "null"),
+            ("", ""),
+        ] {
+            assert!(!own(origin, host), "{origin} {host}");
+        }
+        assert!(!is_own(&HeaderValue::from_static("https://a.example"), None));
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::references::{self, MEMBER, Path, Reference};
+use super::weight;
 use crate::parts::batch::Rules;
 
 /// Longest name of a call.
@@ -16,6 +17,8 @@ const MAX_ID: usize = 64;
 /// Fields that a call has of its own, and bytes of one.
 const MAX_FIELDS: usize = 16;
 const MAX_FIELD: usize = 4 * 1024;
+/// How many times its own largest length a text may weigh that is kept as a value.
+pub(super) const WEIGHT: usize = 16;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -106,9 +109,10 @@ pub(super) fn read(text: &[u8], rules: &Rules) -> Result<Plan, Wrong> {
         }
     }
     let mut calls = Vec::with_capacity(count);
+    let mut room = rules.max_body.saturating_mul(WEIGHT);
     for written in asked.requests {
         let id = written.id.clone();
-        let call = call(written, &places, rules);
+        let call = call(written, &places, rules, &mut room);
         calls.push(call.map_err(|why| Wrong { why, id: Some(id) })?);
     }
     let needed: Vec<usize> = calls.iter().flat_map(|call| call.needs.iter().copied()).collect();
@@ -125,6 +129,7 @@ fn call(
     written: Written,
     places: &HashMap<String, usize>,
     rules: &Rules,
+    room: &mut usize,
 ) -> Result<Call, &'static str> {
     let method = match written.method.as_deref() {
         None => Method::GET,
@@ -149,6 +154,8 @@ fn call(
         // A body that does not even hold the word has no references, and stays as it is.
         Some(raw) if !raw.get().contains(MEMBER) => Some(Content::Plain(raw)),
         Some(raw) => {
+            let left = room.checked_sub(weight::of(raw.get().as_bytes()));
+            *room = left.ok_or("body_too_heavy")?;
             Some(Content::Of(serde_json::from_str(raw.get()).map_err(|_| "not_understood")?))
         }
     };
@@ -234,6 +241,26 @@ mod tests {
         assert_eq!(one(&many), "too_many_requests");
         assert_eq!(why("[]"), "not_understood");
         assert_eq!(why(&"[".repeat(100_000)), "not_understood");
+    }
+
+    /// 240 KiB of `{"a":1}` took 20 MiB for as long as the batch went on.
+    #[test]
+    fn a_body_of_many_small_values_that_has_references_is_refused() {
+        let body = |count: usize| {
+            let many = vec![r#"{"a":1}"#; count].join(",");
+            why(&format!(r#"{{"requests":[{{"id":"a","path":"/","body":[{many},"$ref"]}}]}}"#))
+        };
+        assert_eq!((body(30_000), body(2000)), ("body_too_heavy", ""));
+        let halves = vec![r#"{"a":1}"#; 4000].join(",");
+        let two =
+            ["a", "b"].map(|id| format!(r#"{{"id":"{id}","path":"/","body":["$ref",{halves}]}}"#));
+        assert_eq!(why(&format!(r#"{{"requests":[{}]}}"#, two.join(","))), "body_too_heavy");
+        // What has no references stays a text, and is as heavy as that.
+        let plain = vec![r#"{"a":1}"#; 30_000].join(",");
+        assert_eq!(
+            why(&format!(r#"{{"requests":[{{"id":"a","path":"/","body":[{plain}]}}]}}"#)),
+            ""
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! The one rule: a value that is put into a path stays within its segment or parameter. It is
 //! percent-encoded, and what would change the path itself (nothing, `.`, `..`) is refused.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -95,8 +96,10 @@ impl Path {
             match piece {
                 Piece::Plain(text) => out.push_str(text),
                 Piece::Of(reference) => {
+                    // What is too long is not even written: a path has room for many references.
+                    let fits = |t: &Cow<'_, str>| out.len() + t.len() <= MAX_PATH;
                     let value = answers.find(reference).and_then(text).filter(|t| !t.is_empty());
-                    let value = value.ok_or_else(|| reference.clone())?;
+                    let value = value.filter(fits).ok_or_else(|| reference.clone())?;
                     let _ = write!(out, "{}", utf8_percent_encode(&value, ENCODED));
                     last = Some(reference);
                 }
@@ -112,11 +115,11 @@ impl Path {
 }
 
 /// What a value is in a path.
-fn text(value: &Value) -> Option<String> {
+fn text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Bool(flag) => Some(Cow::Owned(flag.to_string())),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
@@ -216,6 +219,25 @@ mod tests {
         assert_eq!(filled("/u/{me#/none}", of(json!(1))), None);
         assert_eq!(filled("/u/{you#/id}", of(json!(1))), None);
         assert_eq!(filled("/u/{me#}", json!("whole")).as_deref(), Some("/u/whole"));
+    }
+
+    /// A path of 8 KiB names a value more than a thousand times; filled in before it was measured, it had
+    /// hundreds of megabytes.
+    #[test]
+    fn a_long_value_named_many_times_in_a_path_is_not_written_out() {
+        let path = Path::parse(&format!("/{}", "{a#}".repeat(1600))).unwrap();
+        struct Counts(Value, std::cell::Cell<usize>);
+        impl Answers for Counts {
+            fn find(&self, _: &Reference) -> Option<&Value> {
+                self.1.set(self.1.get() + 1);
+                Some(&self.0)
+            }
+        }
+        for (length, looked_at) in [(200_000, 1), (3000, 2), (20, 206)] {
+            let answers = Counts(json!("%".repeat(length)), std::cell::Cell::new(0));
+            assert!(path.fill(&answers).is_err());
+            assert!(answers.1.get() <= looked_at, "{} of {length} bytes", answers.1.get());
+        }
     }
 
     #[test]

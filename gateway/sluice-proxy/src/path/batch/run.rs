@@ -11,8 +11,9 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
 
 use super::item::{self, Around, Done};
-use super::plan::Plan;
+use super::plan::{Plan, WEIGHT};
 use super::references::{Answers, Reference};
+use super::weight;
 use crate::base::clock;
 use crate::base::fault::Fault;
 
@@ -29,6 +30,8 @@ pub(super) struct Run {
     under_way: FuturesUnordered<UnderWay>,
     /// Over without having been made.
     refused: VecDeque<(usize, Done)>,
+    /// What answers may still weigh that are kept for others.
+    room: usize,
 }
 
 enum State {
@@ -54,7 +57,8 @@ impl Run {
     pub(super) fn new(plan: Plan, around: Around) -> Self {
         let states = plan.calls.iter().map(|_| State::Waits).collect();
         let (under_way, refused) = (FuturesUnordered::new(), VecDeque::new());
-        Self { plan, around: Rc::new(around), states, under_way, refused }
+        let room = around.max_answer().saturating_mul(WEIGHT);
+        Self { plan, around: Rc::new(around), states, under_way, refused, room }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -123,10 +127,19 @@ impl Run {
 
     fn note(&mut self, at: usize, done: Done) -> (usize, Done) {
         let needed = self.plan.calls.get(at).is_some_and(|call| call.needed);
+        let value = if needed { self.value(&done) } else { None };
         if let Some(state) = self.states.get_mut(at) {
-            *state = State::Over(if needed { done.value() } else { None });
+            *state = State::Over(value);
         }
         self.around.count(&done);
         (at, done)
+    }
+
+    /// What others may refer to, if there is room to keep it.
+    fn value(&mut self, done: &Done) -> Option<Value> {
+        let left = self.room.checked_sub(weight::of(&done.body))?;
+        let value = done.value()?;
+        self.room = left;
+        Some(value)
     }
 }

@@ -89,6 +89,43 @@ async fn answers_have_the_room_that_there_is_and_keep_their_form() {
     );
 }
 
+/// One long text named a thousand times in a path, and many small values that are kept, took hundreds of
+/// megabytes.
+///
+/// Shows BA-02.
+#[tokio::test]
+async fn references_do_not_multiply_what_others_have_answered() {
+    let small = format!("[{}]", vec![r#"{"a":1}"#; 20_000].join(","));
+    let quick = Recorder::deciding(move |request| {
+        let body = match request.target.as_str() {
+            "/long" => format!("\"{}\"", "%".repeat(200_000)),
+            "/small" => small.clone(),
+            _ => "1".to_owned(),
+        };
+        Answer::new(200).header("Content-Type", "application/json").body(body)
+    });
+    let gateway = Gateway::start(&config(quick.addr(), quick.addr(), "")).await;
+    let paths = (0..19)
+        .map(|n| json!({ "id": format!("p{n}"), "path": format!("/{}", "{long#}".repeat(1000)) }));
+    let calls: Vec<_> =
+        [json!({ "id": "long", "path": "/long" })].into_iter().chain(paths).collect();
+    let begun = Instant::now();
+    let said = answers(&gateway, &[], &json!(calls)).await;
+    assert_eq!((said[0]["status"].as_u64(), &statuses(&said)[1..]), (Some(200), &[424; 19][..]));
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    let calls = json!([
+        { "id": "small", "path": "/small" },
+        { "id": "first", "path": "/x/{small#/0/a}" },
+    ]);
+    let said = answers(&gateway, &[], &calls).await;
+    assert_eq!(statuses(&said), [200, 424], "20,000 maps are too heavy to be referred to");
+    let many = vec![json!({ "a": 1 }); 20_000];
+    let calls =
+        json!([{ "id": "a", "path": "/", "method": "POST", "body": [many, { "$ref": "a#" }] }]);
+    let refused = batch(&gateway, &[], &calls).await;
+    assert_eq!(refused.json()["data"]["why"], "body_too_heavy");
+}
+
 /// The connection to the slow service ends with the client, in both forms of the answer.
 #[tokio::test]
 async fn calls_end_with_their_client() {
@@ -149,6 +186,30 @@ async fn answers_come_one_by_one_for_who_asks_for_lines() {
     assert_eq!((&first["id"], &first["body"]["a"]), (&"quick".into(), &1.into()));
     let second: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
     assert_eq!((&second["id"], &second["status"]), (&"slow".into(), &504.into()));
+}
+
+/// Whoever asks for lines and does not read them kept the calls that were under way, and their places at
+/// services, for as long as he was waited for.
+///
+/// Shows BA-02.
+#[tokio::test]
+async fn calls_end_in_time_while_nobody_reads_their_lines() {
+    const LARGE: usize = 12 * 1024 * 1024;
+    let (slow, quick) = (silent(), Recorder::answering(Answer::ok("x".repeat(LARGE))));
+    let rules = "timeout: 700ms, max_answer: 16MiB, max_total: 16MiB";
+    let gateway = Gateway::start(&config(slow.addr(), quick.addr(), rules)).await;
+    let body = json!({ "requests": [{ "id": "q", "path": "/q" }, { "id": "s", "path": "/slow" }] });
+    let (body, mut client) = (body.to_string(), gateway.client().await);
+    let length = body.len();
+    client
+        .send(format!(
+            "POST /batch HTTP/1.1\r\nHost: a\r\nAccept: application/x-ndjson\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        ))
+        .await;
+    slow.wait_for_heads(1).await;
+    quick.wait_for(1).await;
+    slow.wait_for_open(0).await;
+    drop(client);
 }
 
 /// A batch of twenty, each of which takes a while, beside its slowest call alone.
