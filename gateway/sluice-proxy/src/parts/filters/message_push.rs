@@ -51,7 +51,7 @@ pub(crate) struct Config {
     /// How old a message may be, by its timestamp; between 1m and 1d.
     #[serde(default = "default_age")]
     max_age: Span,
-    /// How long a message is known that was handled; between 30s and 1d.
+    /// How long a message is known that was handled, at least; between 30s and 1d.
     #[serde(default = "default_remember")]
     remember: Span,
     /// Largest message; between 1KiB and 1MiB.
@@ -92,8 +92,9 @@ const KEY: usize = 32;
 const PADDING: u8 = 32;
 /// What stands before a message: chance, and its length.
 const CHANCE: usize = 16;
-/// Longest parameter.
+/// Longest parameter, and longest word to be told back.
 const MAX_PARAMETER: usize = 1024;
+const MAX_ECHO: usize = 128;
 /// How long a message is somebody's who has not said what came of it: the platform waits 5 s.
 const UNDER_WAY: Duration = Duration::from_secs(8);
 const PENDING: &[u8] = b"p";
@@ -223,12 +224,20 @@ impl Said {
     }
 }
 
+/// The fields of a message, for who checks how they are read.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fields(text: &[u8]) -> Option<Vec<(String, String)>> {
+    Fields::read(text).map(Fields::into_pairs)
+}
+
 /// A message that was opened.
 pub(crate) struct Message {
     /// As the service gets it.
     pub(crate) body: Bytes,
     /// What it is known by.
     name: String,
+    /// Its timestamp, seconds since 1970.
+    at: u64,
 }
 
 /// What becomes of a message.
@@ -281,29 +290,34 @@ impl MessagePush {
         Ok(said)
     }
 
-    /// What the platform wants to have told back.
+    /// What the platform wants to have told back: a random word. A message is signed in the same way as the
+    /// word, and nobody who has seen one sealed gets it opened by asking for it back.
     fn echo(&self, said: &Said) -> Option<Vec<u8>> {
         let echo = said.echostr.as_deref()?;
-        match (&said.msg_signature, &self.key) {
+        let word = match (&said.msg_signature, &self.key) {
             (Some(shown), Some(key)) => {
                 if !self.signs(&[&said.timestamp, &said.nonce, echo], shown) {
                     return None;
                 }
-                self.decrypt(key, echo).map(|message| message.to_vec())
+                self.decrypt(key, echo)?.to_vec()
             }
             // There it was judged already, if it was signed at all.
-            _ => said.signature.as_ref().map(|_| echo.as_bytes().to_vec()),
-        }
+            _ => said.signature.as_ref().map(|_| echo.as_bytes().to_vec())?,
+        };
+        let plain =
+            |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'+' | b'/' | b'=');
+        (word.len() <= MAX_ECHO && word.iter().all(plain)).then_some(word)
     }
 
     /// Opens a message that was pushed to this target.
     pub(crate) fn open(&self, query: Option<&str>, body: Bytes) -> Result<Message, Fault> {
+        let said = query.and_then(Said::read).ok_or(Fault::PushRefused)?;
+        let at = said.timestamp.parse().map_err(|_| Fault::PushRefused)?;
         let Some(key) = &self.key else {
             let fields = Fields::read(&body).ok_or(Fault::PushInvalid)?;
             let name = self.name(&fields, &body);
-            return Ok(Message { body, name });
+            return Ok(Message { body, name, at });
         };
-        let said = query.and_then(Said::read).ok_or(Fault::PushRefused)?;
         let fields = Fields::read(&body).ok_or(Fault::PushInvalid)?;
         let sealed = fields.get("Encrypt").ok_or(Fault::PushInvalid)?;
         let shown = said.msg_signature.as_deref().ok_or(Fault::PushRefused)?;
@@ -313,7 +327,7 @@ impl MessagePush {
         let message = self.decrypt(key, sealed).ok_or(Fault::PushRefused)?;
         let fields = Fields::read(&message).ok_or(Fault::PushInvalid)?;
         let name = self.name(&fields, &message);
-        Ok(Message { body: message, name })
+        Ok(Message { body: message, name, at })
     }
 
     /// Whether `shown` is the SHA-1, in hex, of the token and these texts in their order.
@@ -336,24 +350,19 @@ impl MessagePush {
         (appid == self.appid.as_bytes()).then(|| Bytes::copy_from_slice(message))
     }
 
-    /// By what a message is known: its id; of an event who has caused it and when.
+    /// By what a message is known: its id; an event, which has none, by every byte of it. Who has caused it,
+    /// when and of which kind is not enough: the pictures of one page are judged within one second.
     fn name(&self, fields: &Fields, body: &[u8]) -> String {
         let mut context = digest::Context::new(&digest::SHA256);
-        let mut tell = |text: &str| {
-            context.update(text.as_bytes());
-            context.update(&[0]);
-        };
-        tell(&self.app);
-        let event = fields.get("FromUserName").zip(fields.get("CreateTime"));
-        match (fields.get("MsgId"), event) {
-            (Some(id), _) => tell(id),
-            (None, Some((from, at))) => {
-                let more = ["MsgType", "Event"].map(|name| fields.get(name).unwrap_or_default());
-                [from, at].into_iter().chain(more).for_each(&mut tell);
+        context.update(self.app.as_bytes());
+        match fields.get("MsgId") {
+            Some(id) => {
+                context.update(&[0]);
+                context.update(id.as_bytes());
             }
-            (None, None) => {
-                let digest = digest::digest(&digest::SHA256, body);
-                context.update(digest.as_ref());
+            None => {
+                context.update(&[1]);
+                context.update(body);
             }
         }
         let mut hex = [0; 64];
@@ -365,6 +374,10 @@ impl MessagePush {
 
     /// Takes a message, if nobody has it or had it.
     pub(crate) async fn claim(&self, message: &Message) -> Claim {
+        // What was handled while Redis was away is known here alone.
+        if self.shelf.get(&message.name, clock::now()).as_deref() == Some(DONE) {
+            return Claim::Done;
+        }
         let shared = match &self.redis {
             None => Err(Gone),
             Some(redis) => redis.put_new(&message.name, PENDING, UNDER_WAY).await,
@@ -390,16 +403,24 @@ impl MessagePush {
     /// Notes what came of a message: it was handled, or somebody else may have it.
     pub(crate) async fn settle(&self, message: &Message, handled: bool) {
         let (name, now) = (message.name.as_str(), clock::now());
+        let life = self.life(message, clock::unix_seconds());
         let shared = match (&self.redis, handled) {
             (None, _) => Err(Gone),
-            (Some(redis), true) => redis.put(name, DONE, self.remember).await,
+            (Some(redis), true) => redis.put(name, DONE, life).await,
             (Some(redis), false) => redis.remove(name).await,
         };
         match (shared, handled) {
             (Ok(()), _) => {}
-            (Err(_), true) => self.shelf.put(name, DONE.to_vec(), now, self.remember),
+            (Err(_), true) => self.shelf.put(name, DONE.to_vec(), now, life),
             (Err(_), false) => self.shelf.remove(name),
         }
+    }
+
+    /// How long a message is known that was handled: for as long as its timestamp would let it pass again, at
+    /// least. A clock that is ahead makes that longer than `max_age`.
+    fn life(&self, message: &Message, now: u64) -> Duration {
+        let passes = message.at.saturating_add(self.max_age).saturating_add(1);
+        self.remember.max(Duration::from_secs(passes.saturating_sub(now)))
     }
 
     /// Whether the platform is told `success` in place of what the service says.

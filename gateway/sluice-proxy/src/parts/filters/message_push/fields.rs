@@ -1,12 +1,16 @@
 //! The fields of a message, in XML or JSON, as far as they are needed to know it. No document is built.
 //!
 //! The one rule: of XML nothing is understood that could mean something else: no document types, no entities
-//! of one's own, no instructions. What has them is no message.
+//! of one's own, no instructions, no elements that end in another order than they began in. What has them is
+//! no message.
 
 use serde_json::Value;
 
-/// Fields of a message that are looked at.
+/// Fields of a message that are looked at, and how deep elements stand in each other within one.
 const MOST: usize = 128;
+const DEPTH: usize = 32;
+/// What is blank in XML (section 2.3), which is less than in Unicode.
+const BLANK: [char; 4] = [' ', '\t', '\r', '\n'];
 
 /// A message's fields at the top, by name.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,7 +20,7 @@ impl Fields {
     /// Reads a message in either form.
     pub(super) fn read(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
-        let text = text.trim_start_matches('\u{feff}').trim();
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_matches(BLANK);
         if text.starts_with('{') { Self::json(text) } else { Self::xml(text) }
     }
 
@@ -25,6 +29,12 @@ impl Fields {
         let (_, value) = found.next()?;
         // Of two nobody knows which counts.
         found.next().is_none().then_some(value.as_str())
+    }
+
+    /// All of them, as they stand.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn into_pairs(self) -> Vec<(String, String)> {
+        self.0
     }
 
     fn json(text: &str) -> Option<Self> {
@@ -40,7 +50,7 @@ impl Fields {
     fn xml(text: &str) -> Option<Self> {
         let mut rest = text;
         if rest.starts_with("<?xml ") {
-            rest = rest.split_once("?>")?.1.trim_start();
+            rest = rest.split_once("?>")?.1.trim_start_matches(BLANK);
         }
         let (root, mut rest) = opening(rest)?;
         if root.1 {
@@ -48,10 +58,10 @@ impl Fields {
         }
         let mut fields = Vec::new();
         loop {
-            rest = rest.trim_start();
+            rest = rest.trim_start_matches(BLANK);
             if let Some(after) = rest.strip_prefix("</") {
                 let (name, after) = after.split_once('>')?;
-                return (name.trim_end() == root.0 && after.trim().is_empty())
+                return (name.trim_end_matches(BLANK) == root.0 && after.is_empty())
                     .then_some(Self(fields));
             }
             let ((name, empty), after) = opening(rest)?;
@@ -76,38 +86,46 @@ impl Fields {
 fn opening(text: &str) -> Option<((&str, bool), &str)> {
     let (tag, rest) = text.strip_prefix('<')?.split_once('>')?;
     let (name, empty) = tag.strip_suffix('/').map_or((tag, false), |name| (name, true));
-    let name = name.trim_end();
+    let name = name.trim_end_matches(BLANK);
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
     (!name.is_empty() && name.bytes().all(plain)).then_some(((name, empty), rest))
 }
 
-/// What stands in an element, if that is text, and what follows the element.
+/// What stands in an element, if that is text, and what follows the element. Blanks alone between markup are
+/// not part of it.
 fn content<'a>(name: &str, text: &'a str) -> Option<(Option<String>, &'a str)> {
-    let (mut value, mut rest, mut depth, mut nested) = (String::new(), text, 0_usize, false);
+    let (mut value, mut rest, mut inner, mut nested) = (String::new(), text, Vec::new(), false);
     loop {
         let at = rest.find('<')?;
         let (plain, markup) = rest.split_at(at);
-        if depth == 0 && !plain.trim().is_empty() {
+        if inner.is_empty() && !plain.trim_matches(BLANK).is_empty() {
             unescape(plain, &mut value)?;
         }
         if let Some(after) = markup.strip_prefix("<![CDATA[") {
             let (plain, after) = after.split_once("]]>")?;
-            if depth == 0 {
+            if inner.is_empty() {
                 value.push_str(plain);
             }
             rest = after;
         } else if let Some(after) = markup.strip_prefix("</") {
             let (tag, after) = after.split_once('>')?;
-            if depth == 0 {
-                let text = (!nested).then_some(value);
-                return (tag.trim_end() == name).then_some((text, after));
+            let outermost = inner.is_empty();
+            if tag.trim_end_matches(BLANK) != inner.pop().unwrap_or(name) {
+                return None;
             }
-            depth -= 1;
+            if outermost {
+                return Some(((!nested).then_some(value), after));
+            }
             rest = after;
         } else {
-            let ((_, empty), after) = opening(markup)?;
+            let ((tag, empty), after) = opening(markup)?;
             nested = true;
-            depth += usize::from(!empty);
+            if !empty {
+                inner.push(tag);
+            }
+            if inner.len() > DEPTH {
+                return None;
+            }
             rest = after;
         }
     }
@@ -177,6 +195,10 @@ mod tests {
             "<xml></xml>x",
             "<xml><a></xml>",
             "<xml><a></b></xml>",
+            "<xml><a><b></a></b></a></xml>",
+            "<xml><a><b><c></b></c></a></xml>",
+            "\u{a0}<xml><a>1</a></xml>",
+            "\u{feff}\u{feff}<xml><a>1</a></xml>",
             "<xml><a>1</a>",
             "<xml>text</xml>",
             "<xml><a b=\"c\">1</a></xml>",
@@ -195,5 +217,12 @@ mod tests {
             assert_eq!(Fields::read(text.as_bytes()), None, "{}", &text[..text.len().min(60)]);
         }
         assert_eq!(Fields::read(b"<xml><a>\xff</a></xml>"), None);
+        let nested = |depth: usize| {
+            let (open, close) = ("<b>".repeat(depth), "</b>".repeat(depth));
+            Fields::read(format!("<xml><a>{open}{close}</a></xml>").as_bytes()).is_some()
+        };
+        assert!(nested(DEPTH) && !nested(DEPTH + 1));
+        let spaced = Fields::read("<xml><a>\u{3000}</a></xml>".as_bytes()).unwrap();
+        assert_eq!(spaced.get("a"), Some("\u{3000}"), "a blank of Unicode is a letter of XML");
     }
 }
