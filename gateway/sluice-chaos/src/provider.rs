@@ -16,7 +16,7 @@ use rustls::ServerConfig;
 
 pub use login::Login;
 pub use push::{PUSH_KEY, PUSH_TOKEN, Push};
-pub use server_api::{CHECK_SESSION, PHONE, Phone, STABLE_TOKEN, encrypt, sha1};
+pub use server_api::{CHECK_SESSION, PHONE, Phone, STABLE_TOKEN, changed, encrypt, sha1};
 
 use crate::{
     record::Recorded,

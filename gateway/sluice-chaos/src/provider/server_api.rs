@@ -183,6 +183,13 @@ pub fn encrypt(session_key: &str, text: &str) -> (String, String) {
     (STANDARD.encode(sealed), STANDARD.encode(iv))
 }
 
+/// What somebody tells in place of a vector: the same with a byte changed.
+pub fn changed(iv: &str, at: usize, mask: u8) -> String {
+    let mut iv = STANDARD.decode(iv).unwrap();
+    iv[at] ^= mask;
+    STANDARD.encode(iv)
+}
+
 /// Signs as the platform does: SHA-1 over the texts, one after the other, in hex.
 pub fn sha1(texts: &[&str]) -> String {
     let digest = aws_lc_rs::digest::digest(

@@ -90,6 +90,30 @@ pub(crate) struct Proven {
     pub(crate) data: Option<Map<String, Value>>,
 }
 
+/// Letters of an identity that are not in an answer by chance.
+const TELLING: usize = 8;
+
+impl Proven {
+    /// Takes out who the user is: `ids` are what the platform calls him. Whoever has encrypted data can change
+    /// its first block (CBC, whose vector is his to choose), and call `openId` something else; so it is looked
+    /// for in all that is said, and a part of it is too much. No part of it is shorter than a block that he
+    /// cannot change without spoiling the one before.
+    pub(crate) fn conceal(&mut self, ids: &[&str]) -> Result<(), Fault> {
+        let Some(data) = &mut self.data else { return Ok(()) };
+        let own = ["openId", "unionId"].map(|name| data.remove(name));
+        let own = own.iter().flatten().filter_map(Value::as_str);
+        let said = serde_json::to_string(data).map_err(|_| Fault::Internal)?;
+        let tells = |id: &str| {
+            let mut parts = id.as_bytes().windows(TELLING);
+            parts.any(|part| memchr::memmem::find(said.as_bytes(), part).is_some())
+        };
+        match ids.iter().copied().chain(own).any(tells) {
+            true => Err(Fault::SessionKeyStale),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Rules {
     /// Verifies and decrypts at `now`, in seconds since 1970.
     pub(crate) fn prove(self, asked: &Asked, owner: &Owner<'_>, now: u64) -> Result<Proven, Fault> {
@@ -296,6 +320,31 @@ mod tests {
         ] {
             assert_eq!(prove(&asked, KEY, appid, open_id, now).err(), meant, "{appid} {now}");
         }
+    }
+
+    /// The vector of CBC is the client's to choose, so the first block can say anything: `openId` under another
+    /// name was not taken out of the answer.
+    #[test]
+    fn an_openid_under_another_name_is_not_told() {
+        let flipped = |change: &[(usize, u8, u8)]| {
+            let mut iv = STANDARD.decode(IV).unwrap();
+            for (at, from, to) in change {
+                iv[*at] ^= from ^ to;
+            }
+            let asked = encrypted(SEALED, &STANDARD.encode(iv));
+            prove(&asked, KEY, APPID, OPEN_ID, AT).unwrap()
+        };
+        let mut whole = flipped(&[]);
+        assert_eq!(whole.conceal(&[OPEN_ID]), Ok(()));
+        let data = whole.data.unwrap();
+        assert!(data.get("openId").is_none() && data["nickName"] == "Band");
+        // `{"openId":"oGZUI`: another name, and the same with a changed letter of the id.
+        for change in [&[(7, b'd', b'x')][..], &[(7, b'd', b'x'), (12, b'G', b'H')]] {
+            let mut renamed = flipped(change);
+            assert!(renamed.data.as_ref().unwrap().contains_key("openIx"));
+            assert_eq!(renamed.conceal(&[OPEN_ID]), Err(Fault::SessionKeyStale));
+        }
+        assert_eq!(flipped(&[(7, b'd', b'x')]).conceal(&["o-1"]), Ok(()), "nobody of here");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! leaves the gateway.
 
 use serde_json::{Value, json};
-use sluice_chaos::provider::{APPID, Login, Provider, SECRET, encrypt, sha1};
+use sluice_chaos::provider::{APPID, Login, Provider, SECRET, changed, encrypt, sha1};
 use sluice_chaos::raw;
 
 use crate::login::{KEY, send};
@@ -112,6 +112,32 @@ async fn data_of_the_platform_is_proven_with_the_key_of_the_session() {
     assert_eq!(long.status, 413);
     let said = gateway.daemon.output();
     assert!(!said.contains(&key) && !said.contains("Band"), "{said}");
+}
+
+/// A client that changed the vector had its `openId` told under another name.
+///
+/// Shows O-01.
+#[tokio::test]
+async fn who_renames_the_openid_is_not_told_it() {
+    let provider = Provider::start();
+    let gateway = start(&provider, "store: memory").await;
+    let (token, key) = log_in(&gateway, &provider).await;
+    let text = format!(
+        r#"{{"openId":"{OPEN_ID}","nickName":"Band","watermark":{{"appid":"{APPID}","timestamp":{}}}}}"#,
+        now()
+    );
+    let (data, iv) = encrypt(&key, &text);
+    let with = |iv: &str| json!({ "encrypted_data": data, "iv": iv });
+    let fine = ask(&gateway, &token, &with(&iv)).await;
+    assert_eq!(fine.json()["data"]["data"], json!({ "nickName": "Band" }), "{}", fine.text());
+    let renamed = ask(&gateway, &token, &with(&changed(&iv, 7, b'd' ^ b'x'))).await;
+    assert_eq!(
+        (renamed.status, renamed.json()["reason"].as_str()),
+        (401, Some("session_key_stale")),
+        "{}",
+        renamed.text()
+    );
+    assert!(!renamed.text().contains(&OPEN_ID[5..]), "{}", renamed.text());
 }
 
 #[tokio::test]

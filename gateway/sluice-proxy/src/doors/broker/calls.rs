@@ -73,7 +73,8 @@ pub(super) async fn open_data(
     }
     let data: Data = read(request).await?;
     let login = login.ok_or(Fault::NoSessionKey)?;
-    let proven = open::prove(login, &data.session, &question.app.id, &data.asked).await?;
+    let proven =
+        open::prove_for_service(login, &data.session, &question.app.id, &data.asked).await?;
     let mut said = Map::new();
     for (name, value) in [("raw_data", proven.raw_data), ("data", proven.data)] {
         if let Some(value) = value {

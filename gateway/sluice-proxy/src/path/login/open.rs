@@ -27,17 +27,16 @@ pub(in crate::path) async fn serve(
     let (sid, app) = caller(&record.cx)?;
     let body = read_body(record, inbound, MAX_BODY).await?;
     let asked: Asked = serde_json::from_slice(&body).map_err(|_| Fault::OpenDataInvalid)?;
-    let proven = prove(&login, &sid, &app, &asked).await?;
+    let (mut proven, session) = prove(&login, &sid, &app, &asked).await?;
+    if !login.expose_openid {
+        // What a client does not learn at its login it does not learn here.
+        proven.conceal(&session.ids())?;
+    }
     let mut data = Map::new();
     if let Some(raw) = proven.raw_data {
         data.insert("raw_data".to_owned(), raw.into());
     }
-    if let Some(mut opened) = proven.data {
-        if !login.expose_openid {
-            // What a client does not learn at its login it does not learn here.
-            opened.remove("openId");
-            opened.remove("unionId");
-        }
+    if let Some(opened) = proven.data {
         data.insert("data".to_owned(), opened.into());
     }
     Ok(answer(grant::body(login.shape, &json!(data))))
@@ -50,20 +49,30 @@ pub(in crate::path) fn caller(cx: &Cx) -> Result<(String, String), Fault> {
     text("sid").zip(text("app")).ok_or(Fault::NoSessionKey)
 }
 
-/// Proves data with the key of this app's session.
-pub(crate) async fn prove(
+/// Proves data with the key of this app's session, for a service.
+pub(crate) async fn prove_for_service(
     login: &Login,
     sid: &str,
     app: &str,
     asked: &Asked,
 ) -> Result<Proven, Fault> {
+    prove(login, sid, app, asked).await.map(|(proven, _)| proven)
+}
+
+async fn prove(
+    login: &Login,
+    sid: &str,
+    app: &str,
+    asked: &Asked,
+) -> Result<(Proven, Session), Fault> {
     let session = find(login, sid, app).await?;
     let counter = login.apps.iter().find(|counter| *counter.app.id == *session.app);
     let app = &counter.ok_or(Fault::NoSessionKey)?.app;
     let session_key = session.session_key.as_ref().ok_or(Fault::NoSessionKey)?;
     let owner =
         Owner { provider: app.kind, appid: &app.appid, open_id: &session.open_id, session_key };
-    login.open_data.prove(asked, &owner, clock::unix_seconds())
+    let proven = login.open_data.prove(asked, &owner, clock::unix_seconds())?;
+    Ok((proven, session))
 }
 
 /// What the platform wants to see in a query for a call that is about a user's session (WeChat's

@@ -87,6 +87,13 @@ fn told<S: Serializer>(secret: &Option<Secret>, serializer: S) -> Result<S::Ok, 
     secret.as_ref().map(Secret::expose).serialize(serializer)
 }
 
+impl Session {
+    /// What the platform calls the user.
+    pub(super) fn ids(&self) -> Vec<&str> {
+        [Some(self.open_id.as_str()), self.union_id.as_deref()].into_iter().flatten().collect()
+    }
+}
+
 impl User {
     /// Versions begin with the clock: if the store has lost a user, those that were ended do not come again.
     fn begin(now: u64) -> Self {
