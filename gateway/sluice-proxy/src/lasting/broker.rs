@@ -15,7 +15,9 @@ use crate::base::units::Secret;
 /// A token is replaced so long before its end; the platform lets the old one live on meanwhile.
 pub(crate) const EARLY: u64 = 300;
 /// A token that ends sooner is none: it may end on its way.
-const MARGIN: u64 = 10;
+pub(crate) const MARGIN: u64 = 10;
+/// Longest life that is believed; a token that seems to live longer was kept by somebody whose clock is wrong.
+pub(crate) const LONGEST: u64 = 86_400;
 /// How long a failure stands for those who ask next, and how long a token that comes to its end is not
 /// replaced again.
 const FAILED: Duration = Duration::from_secs(1);
@@ -97,12 +99,13 @@ impl Refresh {
 
 impl Kept {
     pub(crate) fn is_good(&self, now: u64) -> bool {
-        self.until > now.saturating_add(MARGIN)
+        let left = self.until.saturating_sub(now);
+        left > MARGIN && left <= LONGEST
     }
 
     /// How long it has to be waited before another token may be forced; nothing if it may be now.
     pub(crate) fn may_force(&self, now: u64) -> Result<(), Duration> {
-        let lately = || self.forced.iter().copied().filter(|at| at.saturating_add(DAY) > now);
+        let lately = || self.forced.iter().copied().filter(|at| is_of_this_day(*at, now));
         let pause = lately().max().map(|last| last.saturating_add(FORCE_PAUSE));
         let day = || lately().min().map(|first| first.saturating_add(DAY));
         let until = if lately().count() >= FORCE_MOST { day() } else { pause };
@@ -114,7 +117,7 @@ impl Kept {
 
     /// Notes that another one is being forced.
     pub(crate) fn force(&mut self, now: u64) {
-        self.forced.retain(|at| at.saturating_add(DAY) > now);
+        self.forced.retain(|at| is_of_this_day(*at, now));
         self.forced.push(now);
     }
 
@@ -124,6 +127,12 @@ impl Kept {
         self.forced.sort_unstable();
         self.forced.dedup();
     }
+}
+
+/// Whether this was within the last day. What is to come was noted by a clock that is wrong, and must not
+/// keep anybody waiting for it.
+fn is_of_this_day(at: u64, now: u64) -> bool {
+    at.saturating_add(DAY) > now && at <= now.saturating_add(FORCE_PAUSE)
 }
 
 impl Cell {
@@ -224,6 +233,24 @@ mod tests {
         assert!(matches!(cell.look(0, at(100)), Standing::None(Some(_))));
         assert!(matches!(cell.look(0, at(101)), Standing::None(None)));
         assert!(cell.failed(at(100)).is_some() && cell.failed(at(101)).is_none());
+    }
+
+    /// A gateway whose clock was a year ahead had all others believe in its token, and wait for a year until
+    /// they might force another one.
+    #[test]
+    fn a_clock_that_is_far_ahead_is_not_believed() {
+        let year = 365 * DAY;
+        let mut theirs = kept(1000 + year + 7200);
+        theirs.force(1000 + year);
+        assert!(!theirs.is_good(1000) && theirs.is_good(1000 + year));
+        assert_eq!(theirs.may_force(1000), Ok(()));
+        theirs.force(1000);
+        assert_eq!(theirs.forced, [1000]);
+        assert!(kept(1000 + LONGEST).is_good(1000) && !kept(1001 + LONGEST).is_good(1000));
+        // One that is a little ahead is.
+        let mut near = kept(0);
+        near.force(1020);
+        assert_eq!(near.may_force(1000), Err(Duration::from_secs(50)));
     }
 
     #[test]

@@ -24,7 +24,6 @@ use crate::base::units::{ByteSize, Secret, Span};
 use crate::base::yaml::Place;
 use crate::lasting::broker::Cell;
 use crate::lasting::fetch::Url;
-use crate::lasting::link::Protocol;
 use crate::lasting::login::MOST_AT_ONCE;
 use crate::lasting::resolver::Names;
 use crate::lasting::vault::Vault;
@@ -46,7 +45,7 @@ pub(crate) struct Config {
     /// Who may come.
     #[serde(default)]
     clients: Vec<ClientConfig>,
-    /// From a service's request to the answer.
+    /// From a service's whole request to the answer.
     #[serde(default = "default_timeout")]
     timeout: Span,
     /// What services may ask for.
@@ -274,7 +273,7 @@ impl Config {
     ) -> Option<Arc<App>> {
         let description = super::provider::shipped(config.provider, env.problems)?;
         let provider = description.build(&config.api_base, &[], at, env)?;
-        let tls = config.tls.build(Protocol::Http1, &at.field("tls"), env)?.config;
+        let tls = config.tls.for_urls(&at.field("tls"), env)?;
         let id: Arc<str> = config.id.as_str().into();
         let name = format!("token of app {id} {}", config.appid);
         Some(Arc::new(App {

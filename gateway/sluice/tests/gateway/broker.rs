@@ -1,6 +1,8 @@
 //! Access tokens of apps for services: one call for all who want one, shared by gateways, another one when
 //! the platform refuses it; and calls that are made with it, so that services need not know it.
 
+mod platforms;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -325,6 +327,11 @@ fn bad_brokers_are_explained() {
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }
+    let app = format!(
+        "apps: [{{ id: a, provider: wechat, appid: {APPID}, secret: s, tls: {{ server_name: b }} }}]\n"
+    );
+    let said = refusal(&format!("{app}token_broker: {{}}\n{rest}"));
+    assert!(said.contains("the host of the address is verified"), "{said}");
     let app = format!("apps: [{{ id: a, provider: wechat, appid: {APPID}, secret: s }}]\n");
     let broker =
         format!("token_broker: {{ store: redis, clients: [{{ name: a, token: {READER} }}] }}\n");

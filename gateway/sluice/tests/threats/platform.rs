@@ -7,8 +7,8 @@ pub(crate) const ROWS: &[Row] = &[
         "O-01",
         "open data that somebody made up, of another app, of another user, or that is old; padding that is \
          tried out",
-        "401 `session_key_stale`, whatever is wrong with what was not encrypted by the session's key; 403 for \
-         what is not meant for here",
+        "401 `session_key_stale`, whatever is wrong with what was not encrypted by the session's key, and where \
+         an identity stands under another name; 403 for what is not meant for here",
     ),
     (
         "O-02",
@@ -21,7 +21,8 @@ pub(crate) const ROWS: &[Row] = &[
         "services that call the platform: with paths that lead elsewhere, tokens of their own, too much; a \
          platform that refuses its token, or fails",
         "plain paths only, never those that tell secrets; a refused token is replaced and the call made once \
-         more; force once in 30 s and 19 times a day; a breaker",
+         more; force once in 30 s and 19 times a day; a breaker, which no service can open by asking for too \
+         much or by being slow; answers that are packed or hold the token are not handed on",
     ),
     (
         "O-04",
@@ -39,7 +40,12 @@ pub(crate) const ROWS: &[Row] = &[
         "O-06",
         "pushed messages that somebody made up, changed, repeats, or means for another app; XML that means \
          something else; a service that fails",
-        "refused before anything is decrypted; no document types, no entities; each is passed on until the \
-         service has taken it, and not again",
+        "refused before anything is decrypted; nothing but a word is told back; no document types, no entities; \
+         each is passed on until the service has taken it, and not again while its timestamp is good",
+    ),
+    (
+        "O-07",
+        "somebody who stands where the platform should, without its certificate",
+        "503 `provider_busy`; it is told nothing, least of all the app's secret",
     ),
 ];

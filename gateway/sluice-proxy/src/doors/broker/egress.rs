@@ -3,7 +3,7 @@
 //! here.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::calls::collect;
 use super::{Answer, Question};
+use crate::base::clock;
 use crate::base::fault::Fault;
 use crate::base::units::Secret;
 use crate::lasting::login::flights::Refused;
@@ -48,6 +49,8 @@ pub(super) async fn pass(
     let most = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
     let limits = question.broker.limits;
     let body = collect(body, most(limits.body.0)).await?;
+    // From here on: how long a service takes to say what it wants is not the platform's time.
+    let deadline = clock::now().after(question.broker.timeout);
     let signed = match head.headers.get(&SESSION) {
         None => String::new(),
         Some(session) => {
@@ -63,7 +66,7 @@ pub(super) async fn pass(
         }
     }
     let app = &question.app;
-    let mut token = app.token(question.deadline).await?.token;
+    let mut token = app.token(deadline).await?.token;
     let mut first = true;
     loop {
         let mut target = Zeroizing::new(format!("{path}?access_token="));
@@ -77,13 +80,13 @@ pub(super) async fn pass(
             body: body.clone(),
             again: method == Method::GET || method == Method::HEAD,
             most: most(limits.answer.0),
-            deadline: question.deadline,
+            deadline,
         };
         let answer = app.call(&call).await.map_err(|unanswered| unanswered.refused)?;
         // The platform has looked at the token first, so the call had no effect.
         if first && refuses_token(answer.body()) {
             first = false;
-            if let Ok(another) = app.another(&token, question.deadline).await {
+            if let Ok(another) = app.another(&token, deadline).await {
                 token = another.token;
                 continue;
             }
@@ -143,17 +146,26 @@ fn refuses_token(body: &[u8]) -> bool {
 
 fn hand_back(answer: Response<Bytes>, token: &Secret) -> Result<Answer, Refused> {
     let (head, body) = answer.into_parts();
-    if memchr::memmem::find(&body, token.expose().as_bytes()).is_some() {
+    let coded = head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+    if coded || !(200..600).contains(&head.status.as_u16()) {
+        // Nobody has asked for a coding, and nobody could find a token within one.
+        tracing::error!(status = head.status.as_u16(), coded, "the platform's answer is none");
+        return Err(Fault::ProviderBusy.into());
+    }
+    let mut fields = HeaderMap::new();
+    for name in [CONTENT_TYPE, CONTENT_DISPOSITION] {
+        if let Some(value) = head.headers.get(&name) {
+            fields.insert(name, value.clone());
+        }
+    }
+    let holds = |text: &[u8]| memchr::memmem::find(text, token.expose().as_bytes()).is_some();
+    if holds(&body) || fields.values().any(|value| holds(value.as_bytes())) {
         tracing::error!("the platform's answer holds the access token; it is not handed on");
         return Err(Fault::CallRefused.into());
     }
     let mut answer = Response::new(Full::new(body));
     *answer.status_mut() = head.status;
-    for name in [CONTENT_TYPE, http::header::CONTENT_DISPOSITION] {
-        if let Some(value) = head.headers.get(&name) {
-            answer.headers_mut().insert(name, value.clone());
-        }
-    }
+    *answer.headers_mut() = fields;
     Ok(answer)
 }
 
@@ -182,5 +194,23 @@ mod tests {
             hand_back(answer("{\"url\":\"?access_token=tok-en\"}"), &token).unwrap_err().fault,
             Fault::CallRefused
         );
+        let with = |status: u16, name: HeaderName, value: &'static str| {
+            let mut answer = answer("x");
+            *answer.status_mut() = http::StatusCode::from_u16(status).unwrap();
+            answer.headers_mut().insert(name, http::HeaderValue::from_static(value));
+            hand_back(answer, &token).map_err(|refused| refused.fault)
+        };
+        for (name, value, meant) in [
+            (CONTENT_DISPOSITION, "attachment; filename=tok-en", Some(Fault::CallRefused)),
+            (CONTENT_TYPE, "tok-en", Some(Fault::CallRefused)),
+            // What is packed could hold it.
+            (CONTENT_ENCODING, "gzip", Some(Fault::ProviderBusy)),
+            (CONTENT_ENCODING, "identity", None),
+            (http::header::SET_COOKIE, "tok-en", None),
+        ] {
+            assert_eq!(with(200, name.clone(), value).err(), meant, "{name}");
+        }
+        assert_eq!(with(101, CONTENT_TYPE, "a").unwrap_err(), Fault::ProviderBusy);
+        assert!(with(200, http::header::SET_COOKIE, "a").unwrap().headers().is_empty());
     }
 }

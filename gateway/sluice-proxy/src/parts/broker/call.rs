@@ -18,6 +18,8 @@ use crate::lasting::login::flights::Refused;
 /// Longest wait for a place among the calls, and for a connection.
 const PLACE: Duration = Duration::from_millis(300);
 const CONNECT: Duration = Duration::from_secs(1);
+/// A platform that had less time than this is not to blame for having needed more.
+const FAIR: Duration = Duration::from_millis(500);
 
 /// What is asked.
 pub(crate) struct Call {
@@ -39,12 +41,15 @@ pub(crate) struct Unanswered {
     pub(crate) refused: Refused,
     /// The platform may have had the call.
     pub(crate) sent: bool,
+    /// What the breaker is to think of it.
+    outcome: breaker::Outcome,
 }
 
 impl App {
     /// Makes a call; its answer, whatever that says.
     pub(crate) async fn call(&self, call: &Call) -> Result<Response<Bytes>, Unanswered> {
-        let unsent = |refused| Unanswered { refused, sent: false };
+        let unsent =
+            |refused| Unanswered { refused, sent: false, outcome: breaker::Outcome::Ignored };
         let waits = clock::now().after(PLACE).min(call.deadline);
         let desk = &self.cell.desk;
         let Some(_place) = desk.place(self.at_once, waits).await else {
@@ -56,13 +61,15 @@ impl App {
         ticket.record(match &answer {
             Ok(answer) if answer.status().is_server_error() => breaker::Outcome::Failure(0),
             Ok(_) => breaker::Outcome::Success,
-            Err(_) => breaker::Outcome::Failure(0),
+            Err(unanswered) => unanswered.outcome,
         });
         answer
     }
 
     async fn ask(&self, call: &Call) -> Result<Response<Bytes>, Unanswered> {
-        let mut last = Unanswered { refused: busy(Duration::from_secs(1)), sent: false };
+        let refused = busy(Duration::from_secs(1));
+        let mut last = Unanswered { refused, sent: false, outcome: breaker::Outcome::Ignored };
+        let fair = call.deadline.saturating_since(clock::now()) >= FAIR;
         for base in &self.bases {
             let total = call.deadline.saturating_since(clock::now());
             if total.is_zero() {
@@ -70,7 +77,7 @@ impl App {
                 break;
             }
             let Some(url) = base.with_target(&call.target) else {
-                return Err(Unanswered { refused: Fault::PathInvalid.into(), sent: false });
+                return Err(Unanswered { refused: Fault::PathInvalid.into(), ..last });
             };
             let mut request = Request::new(call.body.clone());
             request.method_mut().clone_from(&call.method);
@@ -84,13 +91,18 @@ impl App {
             };
             let sent = sent.load(Ordering::Relaxed);
             tracing::warn!(app = %self.id, host = url.host(), %failure, sent, "a call to the platform failed");
-            let fault = match failure {
-                Failure::Timeout => Fault::ProviderTimeout,
-                _ => Fault::ProviderBusy,
+            let (fault, outcome) = match failure {
+                Failure::Timeout if !fair => (Fault::ProviderTimeout, breaker::Outcome::Ignored),
+                Failure::Timeout => (Fault::ProviderTimeout, breaker::Outcome::Failure(0)),
+                // It has answered. Who asks for too much must not shut the platform for all others.
+                Failure::TooLarge => (Fault::AnswerTooLarge, breaker::Outcome::Success),
+                _ => (Fault::ProviderBusy, breaker::Outcome::Failure(0)),
             };
-            let retry_after = Some(Duration::from_secs(1));
-            last = Unanswered { refused: Refused { fault, retry_after }, sent: last.sent || sent };
-            if sent && !call.again {
+            let large = fault == Fault::AnswerTooLarge;
+            let retry_after = (!large).then_some(Duration::from_secs(1));
+            let refused = Refused { fault, retry_after };
+            last = Unanswered { refused, sent: last.sent || sent, outcome };
+            if large || (sent && !call.again) {
                 break;
             }
         }

@@ -19,7 +19,7 @@ use super::call::{Call, busy};
 use crate::base::clock::{self, Moment};
 use crate::base::fault::Fault;
 use crate::base::units::Secret;
-use crate::lasting::broker::{EARLY, Kept, Refresh, Standing};
+use crate::lasting::broker::{EARLY, Kept, LONGEST, MARGIN, Refresh, Standing};
 use crate::lasting::login::flights::Refused;
 use crate::lasting::tasks::{self, Kind};
 use crate::lasting::vault::{Gone, Vault};
@@ -35,8 +35,8 @@ const KEPT: Duration = Duration::from_secs(86_400);
 /// Bytes of the platform's answer, and of a token.
 const MAX_ANSWER: usize = 64 * 1024;
 const MAX_TOKEN: usize = 2048;
-/// Longest life that is believed.
-const LONGEST: u64 = 86_400;
+/// How long it is waited for another gateway that is asking; it may be gone.
+const TURN: Duration = Duration::from_millis(2500);
 
 /// What is wrong with the token there is.
 #[derive(Clone)]
@@ -132,6 +132,7 @@ impl App {
     /// Takes the token that another gateway has, or asks for all of them.
     async fn share(&self, want: &Want, vault: &Vault, deadline: Moment) -> Result<Kept, Refused> {
         let (name, lock) = self.names_in_redis();
+        let patience = clock::now().after(TURN);
         loop {
             match self.shared(want, vault, &name).await {
                 Ok(Some(kept)) => return Ok(kept),
@@ -153,11 +154,21 @@ impl App {
                 Ok(false) => {}
                 Err(Gone) => return self.ask_platform(want, None, deadline).await,
             }
-            if clock::now().after(LOOK) >= deadline {
-                return Err(busy(Duration::from_secs(1)));
+            if clock::now() >= patience {
+                return self.out_of_turn(want, deadline).await;
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Asks although it is somebody else's turn, who may be gone: the platform gives all of them the same token.
+    /// Only force waits for its turn.
+    async fn out_of_turn(&self, want: &Want, deadline: Moment) -> Result<Kept, Refused> {
+        let mut kept = self.cell.kept();
+        (kept.token, kept.until) = self.stable_token(false, deadline).await?;
+        self.cell.note(Refresh::Asked);
+        let met = want.is_met_by(&kept, clock::unix_seconds());
+        met.then_some(kept).ok_or_else(|| busy(Duration::from_secs(1)))
     }
 
     /// The token in Redis, if it is what is wanted; when one was forced is learnt in any case.
@@ -225,15 +236,10 @@ impl App {
 
     /// What an answer says: the token and until when it is good.
     fn judge(&self, body: &[u8], now: u64) -> Result<(Secret, u64), Refused> {
-        let said: Value = serde_json::from_slice(body).unwrap_or_default();
-        let token = said.get("access_token").and_then(Value::as_str).filter(|token| {
-            (1..=MAX_TOKEN).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_graphic())
-        });
-        let life = said.get("expires_in").and_then(Value::as_u64);
-        let life = life.filter(|life| (1..=LONGEST).contains(life));
-        if let (Some(token), Some(life)) = (token, life) {
-            return Ok((Secret::from(token.to_owned()), now.saturating_add(life)));
+        if let Some(read) = read(body, now) {
+            return Ok(read);
         }
+        let said: Value = serde_json::from_slice(body).unwrap_or_default();
         let code = said.get("errcode").and_then(Value::as_i64);
         let second = Some(Duration::from_secs(1));
         let (fault, retry_after) = match code {
@@ -256,9 +262,64 @@ impl App {
     }
 }
 
+/// The token in an answer, and until when it is good.
+fn read(body: &[u8], now: u64) -> Option<(Secret, u64)> {
+    let said: Value = serde_json::from_slice(body).ok()?;
+    let token = said.get("access_token").and_then(Value::as_str).filter(|token| {
+        (1..=MAX_TOKEN).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_graphic())
+    })?;
+    let life = said.get("expires_in").and_then(Value::as_u64);
+    // One that ends at once would be asked for at every call; of a long life a day is believed.
+    let life = life.filter(|life| *life > MARGIN)?.min(LONGEST);
+    Some((Secret::from(token.to_owned()), now.saturating_add(life)))
+}
+
 /// Tells the other gateways; one that is not told asks for itself.
 async fn write(shared: Option<(&Vault, &str)>, kept: &Kept) {
     let Some((vault, name)) = shared else { return };
     let Ok(plain) = serde_json::to_vec(kept).map(Zeroizing::new) else { return };
     let _ = vault.put(name, &plain, KEPT).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_a_platform_says_a_token_and_its_life_are_believed() {
+        let life = |said: &str| read(said.as_bytes(), 1000).map(|(_, until)| until - 1000);
+        let says = |life: &str| format!(r#"{{"access_token":"t","expires_in":{life}}}"#);
+        for (said, believed) in [
+            ("7200", Some(7200)),
+            ("11", Some(11)),
+            ("604800", Some(86_400)),
+            ("18446744073709551615", Some(86_400)),
+            // Asked for again at every call.
+            ("10", None),
+            ("0", None),
+            ("-1", None),
+            ("1e400", None),
+            ("7200.5", None),
+            ("\"7200\"", None),
+            ("null", None),
+            ("18446744073709551616", None),
+        ] {
+            assert_eq!(life(&says(said)), believed, "{said}");
+        }
+        let long =
+            format!(r#"{{"access_token":"{}","expires_in":7200}}"#, "x".repeat(MAX_TOKEN + 1));
+        for said in [
+            r#"{"access_token":"","expires_in":7200}"#,
+            r#"{"access_token":"a b","expires_in":7200}"#,
+            r#"{"access_token":"a\r\nb","expires_in":7200}"#,
+            r#"{"access_token":7,"expires_in":7200}"#,
+            r#"{"expires_in":7200}"#,
+            "[]",
+            "",
+            "<h1>",
+            &long,
+        ] {
+            assert_eq!(life(said), None, "{said}");
+        }
+    }
 }

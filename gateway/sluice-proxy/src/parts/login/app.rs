@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::base::units::Secret;
 use crate::base::yaml::Place;
-use crate::lasting::link::Protocol;
 use crate::parts::apps::{Config, Provider as Kind};
 use crate::parts::env::Env;
 use crate::parts::provider::signer::Signer;
@@ -77,14 +76,14 @@ impl Config {
         let description = self.description(at, env);
         let names: Vec<&str> = self.params.keys().map(String::as_str).collect();
         let provider = description?.build(&self.api_base, &names, at, env);
-        let tls = self.tls.build(Protocol::Http1, &at.field("tls"), env);
+        let tls = self.tls.for_urls(&at.field("tls"), env);
         needed.then_some(())?;
         let provider = provider?;
         let signer = match provider.sign {
             None => None,
             Some(_) => Some(self.signer(at, env)?),
         };
-        Some(app(Some(Platform { provider, signer, tls: tls?.config })))
+        Some(app(Some(Platform { provider, signer, tls: tls? })))
     }
 
     /// A way in without a platform must not be reachable from outside.

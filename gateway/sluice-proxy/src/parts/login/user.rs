@@ -10,7 +10,6 @@ use serde::Deserialize;
 use crate::base::units::Span;
 use crate::base::yaml::Place;
 use crate::lasting::fetch::Url;
-use crate::lasting::link::Protocol;
 use crate::parts::env::Env;
 use crate::parts::upstream::tls;
 
@@ -88,7 +87,7 @@ impl Config {
         let url = url?;
         let tls = match url.is_secure() {
             false => None,
-            true => Some(self.tls.build(Protocol::Http1, &at.field("tls"), env)?.config),
+            true => Some(self.tls.for_urls(&at.field("tls"), env)?),
         };
         Some(Service {
             url,

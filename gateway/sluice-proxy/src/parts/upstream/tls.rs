@@ -46,6 +46,21 @@ impl Compiled {
 }
 
 impl Config {
+    /// For addresses that name the host to ask for: a name beside them would go unheard.
+    pub(crate) fn for_urls(
+        &self,
+        at: &Place<'_>,
+        env: &mut Env<'_>,
+    ) -> Option<Arc<rustls::ClientConfig>> {
+        if self.server_name.is_some() {
+            env.problems
+                .error(&at.field("server_name"), "here the host of the address is verified")
+                .help("write that name into the address, and leave `server_name` out");
+            return None;
+        }
+        self.build(Protocol::Http1, at, env).map(|compiled| compiled.config)
+    }
+
     pub(crate) fn build(
         &self,
         protocol: Protocol,
