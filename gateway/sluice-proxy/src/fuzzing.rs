@@ -20,12 +20,14 @@ mod config;
 mod draw;
 mod frames;
 mod head;
+mod jwks;
 mod log;
 mod policy;
 mod router;
 mod token;
 mod words;
 mod world;
+mod xml;
 
 #[cfg(test)]
 pub(crate) use answer::readings;
@@ -34,18 +36,20 @@ pub(crate) use answer::readings;
 pub type Check = fn(&[u8]);
 
 /// Every oracle by the name of its fuzz target and of its corpus.
-pub const TARGETS: [(&str, Check); 11] = [
+pub const TARGETS: [(&str, Check); 13] = [
     ("answer", answer::check),
     ("canon", canon::check),
     ("chunked", chunked::check),
     ("config", config::check),
     ("frames", frames::check),
     ("head", head::check),
+    ("jwks", jwks::check),
     ("log", log::check),
     ("policy", policy::check),
     ("router", router::check),
     ("token", token::check),
     ("words", words::check),
+    ("xml", xml::check),
 ];
 
 /// Runs the oracle of that name.

@@ -23,7 +23,9 @@ impl Keys {
     fn new() -> Self {
         let pair = rcgen::KeyPair::generate().unwrap();
         let pem = pair.public_key_pem();
-        let file = std::env::temp_dir().join(format!("sluice-fuzz-{}.pem", std::process::id()));
+        // Threads of one process have keys of their own.
+        let name = format!("sluice-fuzz-{}-{:016x}.pem", std::process::id(), fastrand::u64(..));
+        let file = std::env::temp_dir().join(name);
         std::fs::write(&file, &pem).unwrap();
         let world = World::new(&format!(
             r#"

@@ -37,6 +37,8 @@ pub(crate) use cors::{Origin, preflight};
 pub(crate) use ip_rules::{List, nets};
 pub(crate) use jwt::keys::KeyConfig;
 pub(crate) use jwt::{KeySet, Outcome as KeyOutcome, Source as KeySource, follow as follow_keys};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use jwt::{are_same as are_same_keys, reading as reading_of_keys};
 pub(crate) use respond::{Config as RespondConfig, Respond};
 pub(crate) use size_limit::check_announced;
 

@@ -37,6 +37,8 @@ use cache::{Cache, Proof};
 use carrier::{Carriers, Found};
 pub(crate) use follow::follow;
 use form::Form;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use jwk::{are_same, reading};
 use keys::KeyConfig;
 use keyset::Looked;
 pub(crate) use keyset::{KeySet, Outcome};

@@ -6,7 +6,7 @@ use sluice_chaos::provider::{APPID, Login, Manner, Provider, SECRET};
 use sluice_chaos::rogue::{self, Rogue};
 
 use super::{KEY, config, counted, log_in, post, setup, start};
-use crate::support::{Gateway, Setup};
+use crate::support::{Gateway, Setup, eventually};
 
 #[tokio::test]
 async fn every_platform_is_asked_in_its_own_way() {
@@ -97,8 +97,11 @@ async fn what_a_platform_says_has_one_meaning_each() {
             "{code}: a code is sent once, whatever came of it"
         );
     }
+    eventually("a word of what is wrong", async || {
+        gateway.daemon.output().contains("the platform refuses this app")
+    })
+    .await;
     let said = gateway.daemon.output();
-    assert!(said.contains("the platform refuses this app"), "{said}");
     assert!(!said.contains(SECRET) && !said.contains("js_code"), "{said}");
 }
 
@@ -192,10 +195,8 @@ async fn a_failing_platform_is_left_alone_and_clients_are_not_its_failures() {
         assert!(refused.header("retry-after").is_some());
         assert_eq!(provider.requests().len(), asked, "an open breaker lets nothing through");
     }
-    crate::support::eventually("the breaker to try again", async || {
-        log_in(&gateway, "good").await.status == 200
-    })
-    .await;
+    eventually("the breaker to try again", async || log_in(&gateway, "good").await.status == 200)
+        .await;
     assert_eq!(provider.exchanges("good"), 1);
     counted(&gateway, r#"sluice_mp_login_total{app="shop",result="invalid_code"}"#, 5.0).await;
 }

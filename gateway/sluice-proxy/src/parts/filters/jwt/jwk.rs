@@ -17,8 +17,9 @@ use super::key::{Alg, Family, Key};
 use super::keys::Keys;
 use crate::base::units::Secret;
 
-/// Largest set, bytes.
+/// Largest set: bytes, and keys. For each key its place in the text is looked up.
 pub(super) const MAX_SET: usize = 256 * 1024;
+const MAX_KEYS: usize = 1000;
 
 /// What a set held.
 #[derive(Debug)]
@@ -123,6 +124,10 @@ pub(super) fn read(text: &[u8], wanted: &[Alg], secrets: bool) -> Result<Set, Un
     }
     let raw: Raw<'_> = serde_json::from_str(text)
         .map_err(|error| at(error.line(), error.column(), reason(&error)))?;
+    if raw.keys.len() > MAX_KEYS {
+        let why = format!("it holds {} keys; at most {MAX_KEYS}", raw.keys.len());
+        return Err(at(1, 1, why));
+    }
     let mut by_kid = HashMap::new();
     let (mut nameless, mut flaws) = (Vec::new(), Vec::new());
     let usable_algs = |alg: &Alg| match wanted {
@@ -296,6 +301,31 @@ impl Jwk {
             }
         }
     }
+}
+
+/// What was taken of a set, for who checks how sets are read.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) struct Reading {
+    /// Names and algorithms.
+    pub(crate) keys: Vec<(Option<String>, String)>,
+    pub(crate) flaws: usize,
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn reading(text: &[u8], secrets: bool) -> Option<Reading> {
+    let set = read(text, &[], secrets).ok()?;
+    let named = |(kid, key): (Option<&str>, &Key)| {
+        let kid = kid.map(str::to_owned);
+        key.algs().iter().map(|alg| (kid.clone(), format!("{alg:?}"))).collect::<Vec<_>>()
+    };
+    Some(Reading { keys: set.keys.all().flat_map(named).collect(), flaws: set.flaws.len() })
+}
+
+/// Whether two sets hold the same keys.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn are_same(one: &[u8], other: &[u8], secrets: bool) -> bool {
+    let keys = |text| read(text, &[], secrets).ok().map(|set| set.keys);
+    keys(one).zip(keys(other)).is_some_and(|(one, other)| one.same_as(&other))
 }
 
 #[cfg(test)]

@@ -179,3 +179,11 @@ fn what_is_no_set_is_told_with_its_place() {
     let deep = format!("{{\"keys\":[{}{}]}}", "[".repeat(10_000), "]".repeat(10_000));
     assert!(read(deep.as_bytes(), &[], true).is_err());
 }
+
+/// The place of each of 87,000 keys was looked for in the whole text, for seconds.
+#[test]
+fn a_set_of_very_many_keys_is_none() {
+    let many = format!("{{\"keys\":[{}]}}", vec!["1"; 100_000].join(","));
+    let said = read(many.as_bytes(), &[], true).unwrap_err().to_string();
+    assert_eq!(said, "1:1: it holds 100000 keys; at most 1000");
+}
