@@ -183,7 +183,7 @@ faults! {
     BatchSkipped = "batch_skipped", 424, grpc 9, Client,
         "This call was not made: the answer that it needs has nothing for it.";
     AnswerTooLarge = "answer_too_large", 502, grpc 8, Gateway,
-        "The answer is larger than a batch has room for.";
+        "The answer is larger than there is room for.";
     RateLimited = "rate_limited", 429, grpc 8, Client,
         "Too many requests; try again later.";
     LimitStoreDown = "limit_store_down", 503, grpc 14, Gateway,
