@@ -12,7 +12,7 @@ use sluice_chaos::raw::Response;
 use sluice_chaos::recorder::Answer;
 
 use crate::support::{Gateway, Setup, eventually};
-use crate::tokens::{Issuer, Key, now, published};
+use crate::tokens::{Issuer, Key, base64url, now, published};
 
 fn config(jwks: &str) -> String {
     format!(
@@ -188,6 +188,32 @@ async fn j_05_unknown_keys_do_not_become_questions_to_the_issuer() {
     issuer.publish(&[key.jwk("ed", ""), stranger.jwk("unheard-of", "")]);
     assert_eq!(judge(&gateway, &token).await, is(200, ""));
     assert_eq!(issuer.fetches(), before + 1);
+}
+
+/// Shows J-05.
+#[tokio::test]
+async fn each_token_of_a_flood_naming_another_key_is_no_reason_to_ask_the_issuer() {
+    let key = Key::new("EdDSA");
+    let issuer = Issuer::start(&[key.jwk("ed", "")]);
+    let gateway = start(&issuer, ", cooldown: 30s").await;
+    eventually("the first look", async || issuer.fetches() == 1).await;
+    // Nobody verifies what no key is known for.
+    let token = Key::new("EdDSA").named("unheard-of", &good());
+    let (_, signed) = token.split_once('.').unwrap();
+    let flood = (0..8).map(async |flooder| {
+        let mut client = gateway.client().await;
+        for turn in 0..250 {
+            let header = format!(r#"{{"alg":"EdDSA","kid":"key-{flooder}-{turn}"}}"#);
+            let bearer = format!("Bearer {}.{signed}", base64url(header.as_bytes()));
+            let headers = [("Authorization", &*bearer)];
+            let answer = client.request("GET", "/", "localhost", &headers, b"").await;
+            assert_eq!(answer.status, 401, "{answer:?}");
+        }
+    });
+    futures_util::future::join_all(flood).await;
+    // The first look may still be under way when the flood begins, and tells nothing of keys to come.
+    assert!((1..=2).contains(&issuer.fetches()), "{} looks", issuer.fetches());
+    assert_eq!(judge(&gateway, &key.named("ed", &good())).await, is(200, ""));
 }
 
 #[tokio::test]
